@@ -1,0 +1,64 @@
+"""What several test files share: comparison of bits, and inputs that reach every exponent."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+
+def integers(x: NDArray[np.floating]) -> NDArray[np.unsignedinteger]:
+    """The bits of ``x``, as unsigned integers of the same width."""
+    return np.ascontiguousarray(x).view(f"u{x.dtype.itemsize}").reshape(x.shape)
+
+
+def same_bits(actual: NDArray[np.floating], desired: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Where two arrays of one dtype and shape are the same number: -0 is not +0, any NaN is any NaN."""
+    return (integers(actual) == integers(desired)) | (np.isnan(actual) & np.isnan(desired))
+
+
+def assert_same_bits(actual: ArrayLike, desired: ArrayLike, what: str = "") -> None:
+    """Require equal dtypes, shapes and bits (`same_bits`); name the first element that differs."""
+    actual, desired = np.asarray(actual), np.asarray(desired)
+    where = f"{what}: " if what else ""
+    assert actual.dtype == desired.dtype, f"{where}dtype {actual.dtype}, not {desired.dtype}"
+    assert actual.shape == desired.shape, f"{where}shape {actual.shape}, not {desired.shape}"
+    if actual.dtype.kind != "f":
+        np.testing.assert_array_equal(actual, desired, err_msg=what)
+        return
+    different = ~same_bits(actual, desired)
+    if not different.any():
+        return
+    index = tuple(int(i) for i in np.unravel_index(np.argmax(different), different.shape))
+    raise AssertionError(
+        f"{where}{np.count_nonzero(different)} of {different.size} elements differ, the first at {index}: "
+        f"{float(actual[index]).hex()} ({actual[index]!r}), not {float(desired[index]).hex()} ({desired[index]!r})"
+    )
+
+
+def bit_patterns(dtype: DTypeLike, n: int, seed: int) -> NDArray[np.floating]:
+    """``n`` uniformly random bit patterns: every exponent is as likely, NaN and infinity among them."""
+    dtype = np.dtype(dtype)
+    return np.frombuffer(np.random.default_rng(seed).bytes(n * dtype.itemsize), dtype).copy()
+
+
+def edge_values(dtype: DTypeLike) -> NDArray[np.floating]:
+    """Zeros, the borders of the subnormals and of the format, numbers around one, infinities, NaN; both signs."""
+    info = np.finfo(np.dtype(dtype))
+    one = info.dtype.type(1)
+    tiny, least, largest = info.smallest_normal, info.smallest_subnormal, info.max
+    positive = [0 * one, least, 2 * least, tiny - least, tiny, tiny + least, 2 * tiny, info.eps, one / 3]
+    positive += [np.nextafter(one, 0 * one), one, np.nextafter(one, 2 * one), 2 * one, 3 * one]
+    positive += [np.nextafter(largest, one), largest, info.dtype.type(np.inf), info.dtype.type(np.nan)]
+    values = np.array(positive, info.dtype)
+    return np.concatenate([values, -values])
+
+
+def neighbours(x: ArrayLike, dtype: DTypeLike, n: int) -> NDArray[np.floating]:
+    """Each of ``x`` rounded to ``dtype``, with the ``n`` numbers below it and the ``n`` above it."""
+    steps = [np.asarray(x, dtype)]
+    for target in (-np.inf, np.inf):
+        values = steps[0]
+        for _ in range(n):
+            values = np.nextafter(values, values.dtype.type(target))
+            steps.append(values)
+    return np.concatenate([np.ravel(values) for values in steps])
