@@ -1,0 +1,41 @@
+# The first of these that is Python 3.11 or newer makes the environment; `make PYTHON=...` names one.
+PYTHON ?= python3 python3.13 python3.12 python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Settings of the caller that would lead to another Python's packages, or past the environment.
+unexport PYTHONHOME PYTHONPATH PIP_PREFIX PIP_TARGET PIP_USER
+
+.PHONY: demo test lint bench
+
+demo: $(INSTALLED)-plot
+	$(BIN)/python -m fastnet.bench.demo --output demo.png
+
+test: $(INSTALLED)-test
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
+
+lint: $(INSTALLED)-dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+bench: $(INSTALLED)-plot
+	$(BIN)/python -m fastnet.bench.demo
+
+$(BIN)/python:
+	@for python in $(PYTHON); do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "$$python -m venv $(VENV)"; \
+	        "$$python" -m venv $(VENV) && exit; \
+	        rm -rf $(VENV); exit 1; \
+	    fi; \
+	done; \
+	echo "fastnet needs Python 3.11 or newer, and none of these is: $(PYTHON)." \
+	    "Name one with: make PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+# One stamp an extra: pip runs again only when pyproject.toml has changed.
+$(INSTALLED)-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
