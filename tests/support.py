@@ -13,7 +13,8 @@ def integers(x: NDArray[np.floating]) -> NDArray[np.unsignedinteger]:
 
 def same_bits(actual: NDArray[np.floating], desired: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Where two arrays of one dtype and shape are the same number: -0 is not +0, any NaN is any NaN."""
-    return (integers(actual) == integers(desired)) | (np.isnan(actual) & np.isnan(desired))
+    same: NDArray[np.bool_] = integers(actual) == integers(desired)
+    return same | (np.isnan(actual) & np.isnan(desired))
 
 
 def assert_same_bits(actual: ArrayLike, desired: ArrayLike, what: str = "") -> None:
