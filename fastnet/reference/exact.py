@@ -81,8 +81,10 @@ def _add_product(product: Array, error: Array, c: Array) -> Array:
 
 def _fma_of_fractions(a: float, b: float, c: float) -> float:
     """Fma of three Python floats, by rational numbers."""
-    if not (isfinite(a) and isfinite(b) and isfinite(c)) or a == 0 or b == 0:
+    if not (isfinite(a) and isfinite(b)) or a == 0 or b == 0:
         return a * b + c
+    if not isfinite(c):
+        return c
     exact = Fraction(a) * Fraction(b) + Fraction(c)
     if exact == 0:
         return 0.0
