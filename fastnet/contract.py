@@ -41,7 +41,9 @@ LOSSES = (
     "quantile",
 )
 (SQUARED_ERROR, BINARY_CROSS_ENTROPY, CROSS_ENTROPY, POISSON, ABSOLUTE_ERROR, HUBER, QUANTILE) = range(7)
-#: Pairs of output activation and loss whose delta is a - y, and whose loss is computed from z.
+#: Pairs of output activation and loss whose delta is a - y, and whose loss is computed from z;
+#: the kernels number them from MATCHED on.
+MATCHED = len(LOSSES)
 MATCHED_ACTIVATION = {BINARY_CROSS_ENTROPY: SIGMOID, CROSS_ENTROPY: SOFTMAX, POISSON: EXPONENTIAL}
 
 #: Codes of the optimizers; AdamW is Adam with decoupled weight decay.
@@ -179,3 +181,9 @@ class Progress(NamedTuple):
 (LOSS_SUM, ERROR_SUM, WEIGHT_SUM, BATCH_WEIGHT) = range(4)
 #: What `train` returns: the stop epoch is reached, the blocks are used up, or a number is not finite.
 (FINISHED, PAUSED, NOT_FINITE) = range(3)
+
+#: Positions in `Update.settings`, for each optimizer. Adam's weight decay is 0; AdamW's need not be.
+(SGD_MOMENTUM, SGD_NESTEROV) = range(2)
+(ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, ADAM_WEIGHT_DECAY) = range(4)
+(RMSPROP_RHO, RMSPROP_MOMENTUM, RMSPROP_EPSILON) = range(3)
+(RPROP_ETA_MINUS, RPROP_ETA_PLUS, RPROP_STEP_MIN, RPROP_STEP_MAX) = range(4)

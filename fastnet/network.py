@@ -1,0 +1,366 @@
+"""A network: its architecture and its parameters, in one buffer that training updates in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from os import PathLike
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastnet import contract
+from fastnet.initialization import draw_parameters
+from fastnet.layout import (
+    aligned_zeros,
+    buffer_size,
+    check_activation,
+    check_layer_sizes,
+    check_parameter_arrays,
+    make_layout,
+    parameter_views,
+)
+from fastnet.validation import RandomSource, check_array, check_boolean, check_choice, check_dtype
+
+
+class Network:
+    """A dense neural network (multilayer perceptron).
+
+    Parameters
+    ----------
+    layer_sizes : sequence of int
+        The number of inputs, then the number of units of each layer; the last one is the number
+        of outputs.
+    activation : str or sequence of str
+        Activation of the hidden layers: one name for all, or one name for each. The names are
+        identity, sigmoid, tanh, relu, leaky_relu, softplus, elu, silu and gelu.
+    output_activation : str
+        Activation of the last layer: one of the above, exponential or softmax.
+    bias : bool
+        Whether layers have biases.
+    dtype : dtype
+        float32 or float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of a wrong type, or not one of the values above.
+
+    Notes
+    -----
+    Parameters are zero until `initialize`. Two networks are equal if their architectures are, and
+    all bits of their parameters; the optimizer's state does not count.
+
+    Examples
+    --------
+    >>> network = Network([3, 4, 1], activation="sigmoid", output_activation="sigmoid", bias=False)
+    >>> network.initialize(seed=4)
+    <Network 3 -> 4 sigmoid -> 1 sigmoid, without bias, float64, 16 parameters>
+    >>> network.weights[1].round(8).ravel().tolist()
+    [0.72598647, 0.96680135, -0.67231552, 0.19466789]
+    """
+
+    # Equality depends on parameters that change.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        layer_sizes: Sequence[int],
+        activation: str | Sequence[str] = "relu",
+        output_activation: str = "identity",
+        bias: bool = True,
+        dtype: DTypeLike = "float64",
+    ) -> None:
+        self._layer_sizes = check_layer_sizes(layer_sizes)
+        hidden = check_activation(activation, len(self._layer_sizes) - 2)
+        output = check_choice("output_activation", output_activation, contract.ACTIVATIONS)
+        self._activations = (*hidden, output)
+        self._bias = check_boolean("bias", bias)
+        self._dtype = check_dtype("dtype", dtype)
+        self._layout = make_layout(self._layer_sizes, self._activations, self._bias, self._dtype)
+        self._buffer = aligned_zeros(buffer_size(self._layout), self._dtype)
+        self._weights, self._biases = parameter_views(self._buffer, self._layout)
+        # What `fastnet.training` remembers between fits: the optimizer, its state, the epoch.
+        self._training: Any = None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        weights: Sequence[ArrayLike],
+        biases: Sequence[ArrayLike] | None = None,
+        activation: str | Sequence[str] = "relu",
+        output_activation: str = "identity",
+        dtype: DTypeLike | None = None,
+    ) -> Self:
+        """Make a network from its weights and biases.
+
+        Parameters
+        ----------
+        weights : sequence of array-like, shapes (in, out)
+            Weights of each layer, which are copied.
+        biases : sequence of array-like, shapes (out,), optional
+            Biases of each layer; None or an empty sequence makes a network without.
+        activation, output_activation : str
+            As for `Network`.
+        dtype : dtype, optional
+            float32 or float64. By default float32 if all arrays are, else float64.
+
+        Returns
+        -------
+        Network
+            The network.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the arrays do not fit together, are empty, or hold anything but finite real numbers.
+
+        Examples
+        --------
+        >>> Network.from_arrays([[[1.0, 2.0]], [[3.0], [4.0]]], [[0.0, 0.0], [5.0]], activation="tanh")
+        <Network 1 -> 2 tanh -> 1 identity, float64, 7 parameters>
+        """
+        matrices, rows, dtype = check_parameter_arrays(weights, biases, dtype)
+        layer_sizes = [len(matrices[0]), *(matrix.shape[1] for matrix in matrices)]
+        network = cls(layer_sizes, activation, output_activation, bool(rows), dtype)
+        network._fill(matrices, rows)
+        return network
+
+    @property
+    def layer_sizes(self) -> tuple[int, ...]:
+        """The number of inputs, then the number of units of each layer."""
+        return self._layer_sizes
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Names of the layers' activations, the output's last."""
+        return self._activations
+
+    @property
+    def bias(self) -> bool:
+        """Whether layers have biases."""
+        return self._bias
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The parameters' dtype, float32 or float64."""
+        return self._dtype
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The arguments that make a network like this one, in types that JSON has."""
+        return {
+            "layer_sizes": list(self._layer_sizes),
+            "activation": list(self._activations[:-1]),
+            "output_activation": self._activations[-1],
+            "bias": self._bias,
+            "dtype": self._dtype.name,
+        }
+
+    @property
+    def n_inputs(self) -> int:
+        """The number of inputs."""
+        return self._layer_sizes[0]
+
+    @property
+    def n_outputs(self) -> int:
+        """The number of outputs."""
+        return self._layer_sizes[-1]
+
+    @property
+    def n_layers(self) -> int:
+        """The number of layers, inputs not counted."""
+        return len(self._layer_sizes) - 1
+
+    @property
+    def n_parameters(self) -> int:
+        """The number of weights and biases."""
+        return sum(array.size for array in (*self._weights, *self._biases))
+
+    @property
+    def weights(self) -> tuple[NDArray[np.floating], ...]:
+        """Weights of each layer: views of shapes (in, out) into the buffer; writing changes the network."""
+        return self._weights
+
+    @property
+    def biases(self) -> tuple[NDArray[np.floating], ...]:
+        """Biases of each layer: views of shapes (out,) into the buffer; empty without biases."""
+        return self._biases
+
+    @property
+    def parameter_buffer(self) -> NDArray[np.floating]:
+        """All parameters with their padding, 64-byte aligned; the padding has to stay zero."""
+        return self._buffer
+
+    @property
+    def layout(self) -> NDArray[np.int64]:
+        """Where the parameters lie in the buffer: a read-only table, columns named in `fastnet.contract`."""
+        return self._layout
+
+    @property
+    def parameters(self) -> NDArray[np.floating]:
+        """All parameters, flat and without padding: for each layer the weights row by row, then the biases.
+
+        Reading gives a copy of shape (n_parameters,). Assigning an array-like of as many finite
+        numbers sets the parameters, rounded to `dtype`, and keeps the optimizer's state; it raises
+        a `TypeError` or `ValueError`, and changes nothing, for anything else.
+        """
+        return np.concatenate([array.ravel() for array in self._in_order()])
+
+    @parameters.setter
+    def parameters(self, value: ArrayLike) -> None:
+        flat = check_array("parameters", value, self._dtype, 1)
+        if len(flat) != self.n_parameters:
+            raise ValueError(f"parameters must have shape ({self.n_parameters},); got {flat.shape}")
+        self._fill_flat(flat)
+
+    def initialize(
+        self,
+        seed: int | RandomSource | None = None,
+        scheme: str = "uniform",
+        low: float = -1.0,
+        high: float = 1.0,
+    ) -> Self:
+        """Draw new parameters, and forget the optimizer's state.
+
+        Parameters
+        ----------
+        seed : int, None, numpy.random.RandomState or numpy.random.Generator
+            An integer gives the same parameters with every version of NumPy (NEP 19); the normal
+            schemes also depend on the C library's logarithm. None takes fresh entropy.
+        scheme : str
+            With n inputs and m outputs of a layer:
+
+            - uniform: weights and biases uniform in [`low`, `high`);
+            - glorot_uniform: weights uniform within sqrt(6 / (n + m)) of 0 (Glorot and Bengio
+              2010, eq. 16);
+            - glorot_normal: weights normal with variance 2 / (n + m) (their eq. 12);
+            - he_uniform, he_normal: weights of variance 2 / n (He et al. 2015, eq. 10);
+            - scikit-learn: weights and biases uniform within sqrt(6 / (n + m)) of 0, or
+              sqrt(2 / (n + m)) where the hidden activation is sigmoid, as `MLPClassifier` and
+              `MLPRegressor` have it; an output layer goes by the hidden layer before it.
+
+            Biases are zero in the Glorot and He schemes. Normal distributions are not truncated.
+        low, high : float
+            The interval of the uniform scheme.
+
+        Returns
+        -------
+        Network
+            This network.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not one of the above; the network is then as it was.
+
+        Notes
+        -----
+        Numbers are drawn in float64, for each layer weights first, then biases, and rounded to
+        `dtype`; rounding to float32 may give `high` itself.
+
+        Examples
+        --------
+        >>> network = Network([2, 3, 1], dtype="float32").initialize(seed=0, scheme="he_uniform")
+        >>> network.weights[0].dtype, bool(abs(network.weights[0]).max() < 3 ** 0.5)
+        (dtype('float32'), True)
+        """
+        drawn = draw_parameters(self._layer_sizes, self._activations, self._bias, self._dtype, seed, scheme, low, high)
+        self._fill(*drawn)
+        self._training = None
+        return self
+
+    def copy(self) -> Self:
+        """A network with the same parameters and optimizer state, which shares nothing with this one.
+
+        Returns
+        -------
+        Network
+            The copy.
+
+        Examples
+        --------
+        >>> network = Network([2, 1]).initialize(seed=0)
+        >>> network.copy() == network
+        True
+        """
+        return deepcopy(self)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write architecture and parameters to a file; see `fastnet.persistence.save`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of the file, which ends in .safetensors or .npz.
+
+        Examples
+        --------
+        >>> network = Network([2, 1]).initialize(seed=0)
+        >>> network.save("network.npz")  # doctest: +SKIP
+        >>> Network.load("network.npz") == network  # doctest: +SKIP
+        True
+        """
+        from fastnet import persistence
+
+        persistence.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """Read a network from a file; see `fastnet.persistence.load`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Name of a file that `save` has written.
+
+        Returns
+        -------
+        Network
+            The network, bit for bit, without the optimizer's state.
+        """
+        from fastnet import persistence
+
+        return persistence.load(path, cls)
+
+    def _in_order(self) -> list[NDArray[np.floating]]:
+        """Weights and biases of the first layer, of the second, …."""
+        if not self._biases:
+            return list(self._weights)
+        return [array for layer in zip(self._weights, self._biases, strict=True) for array in layer]
+
+    def _fill(self, weights: Sequence[NDArray[np.floating]], biases: Sequence[NDArray[np.floating]]) -> None:
+        for view, array in zip((*self._weights, *self._biases), (*weights, *biases), strict=True):
+            view[...] = array
+
+    def _fill_flat(self, flat: NDArray[np.floating]) -> None:
+        start = 0
+        for view in self._in_order():
+            view[...] = flat[start : start + view.size].reshape(view.shape)
+            start += view.size
+
+    def __copy__(self) -> Self:
+        # Without this, both networks would train on one optimizer state.
+        return self.copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"architecture": self.architecture, "parameters": self.parameters, "training": self._training}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The views of a new buffer share it; unpickled ones would not.
+        Network.__init__(self, **state["architecture"])
+        self._fill_flat(state["parameters"])
+        self._training = state["training"]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Network):
+            return NotImplemented
+        return self.architecture == other.architecture and self.parameters.tobytes() == other.parameters.tobytes()
+
+    def __repr__(self) -> str:
+        layers = zip(self._layer_sizes[1:], self._activations, strict=True)
+        chain = " -> ".join([str(self.n_inputs), *(f"{size} {activation}" for size, activation in layers)])
+        bias = "" if self._bias else "without bias, "
+        count = "1 parameter" if self.n_parameters == 1 else f"{self.n_parameters} parameters"
+        return f"<{type(self).__name__} {chain}, {bias}{self._dtype}, {count}>"
