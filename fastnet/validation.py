@@ -25,7 +25,7 @@ _DIMENSIONS = {0: "a number", 1: "1-dimensional", 2: "2-dimensional"}
 _KINDS = {"O": "objects", "c": "complex numbers", "U": "strings", "S": "bytes", "M": "dates", "m": "time differences"}
 
 
-def check_choice(argument: str, value: Any, allowed: Sequence[str]) -> str:
+def check_choice(argument: str, value: Any, allowed: Sequence[str], alternative: str = "") -> str:
     """Check that a value is one of some names.
 
     Parameters
@@ -36,6 +36,8 @@ def check_choice(argument: str, value: Any, allowed: Sequence[str]) -> str:
         The value to check.
     allowed : sequence of str
         The known names.
+    alternative : str
+        What the caller takes besides names, for the message.
 
     Returns
     -------
@@ -56,13 +58,13 @@ def check_choice(argument: str, value: Any, allowed: Sequence[str]) -> str:
         ...
     ValueError: activation must be one of 'sigmoid', 'tanh'; got 'sigmod'. Did you mean 'sigmoid'?
     """
-    names = ", ".join(map(repr, allowed))
+    wanted = "one of " + ", ".join(map(repr, allowed)) + (f", or {alternative}" if alternative else "")
     if not isinstance(value, str):
-        raise TypeError(f"{argument} must be one of {names}; got {value!r} of type {type(value).__name__}")
+        raise TypeError(f"{argument} must be {wanted}; got {value!r} of type {type(value).__name__}")
     if value not in allowed:
         near = difflib.get_close_matches(value.lower(), allowed, n=1)
         hint = f". Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{argument} must be one of {names}; got {value!r}{hint}")
+        raise ValueError(f"{argument} must be {wanted}; got {value!r}{hint}")
     return value
 
 
