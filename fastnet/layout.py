@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastnet import contract
-from fastnet.validation import check_array, check_choice, check_dtype, check_integer
+from fastnet.validation import check_array, check_boolean, check_choice, check_dtype, check_integer
 
 _HIDDEN_ACTIVATIONS = tuple(name for name in contract.ACTIVATIONS if name not in contract.OUTPUT_ONLY)
 
@@ -49,64 +49,49 @@ def aligned_zeros(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
     return array
 
 
-def check_layer_sizes(layer_sizes: Sequence[int]) -> tuple[int, ...]:
-    """Check the sizes of a network's layers.
+def check_architecture(
+    layer_sizes: Any, activation: Any, output_activation: Any, bias: Any, dtype: Any
+) -> tuple[tuple[int, ...], tuple[str, ...], bool, np.dtype[Any]]:
+    """Check the arguments that make a `Network`.
 
     Parameters
     ----------
-    layer_sizes : sequence of int
-        At least two sizes, each at least 1.
+    layer_sizes, activation, output_activation, bias, dtype
+        As for `Network`.
 
     Returns
     -------
-    tuple of int
+    layer_sizes : tuple of int
         The sizes.
+    activations : tuple of str
+        Name of each layer's activation.
+    bias : bool
+        Whether layers have biases.
+    dtype : numpy.dtype
+        The dtype.
 
     Raises
     ------
     TypeError, ValueError
-        If they are anything else.
+        If an argument is not what `Network` allows.
 
     Examples
     --------
-    >>> check_layer_sizes([3, 0])
-    Traceback (most recent call last):
-        ...
-    ValueError: layer_sizes[1] must be an integer of at least 1; got 0
+    >>> check_architecture([3, 4, 1], "tanh", "sigmoid", True, "float32")
+    ((3, 4, 1), ('tanh', 'sigmoid'), True, dtype('float32'))
     """
     if isinstance(layer_sizes, str | bytes) or not hasattr(layer_sizes, "__iter__"):
         raise TypeError(f"layer_sizes must be a sequence of integers; got {layer_sizes!r}")
     sizes = tuple(check_integer(f"layer_sizes[{i}]", size, 1) for i, size in enumerate(layer_sizes))
     if len(sizes) < 2:
         raise ValueError(f"layer_sizes must have at least the numbers of inputs and outputs; got {list(sizes)}")
-    return sizes
+    hidden = _check_activation(activation, len(sizes) - 2)
+    output = check_choice("output_activation", output_activation, contract.ACTIVATIONS)
+    return sizes, (*hidden, output), check_boolean("bias", bias), check_dtype("dtype", dtype)
 
 
-def check_activation(activation: str | Sequence[str], n_hidden: int) -> tuple[str, ...]:
-    """Check the activations of a network's hidden layers.
-
-    Parameters
-    ----------
-    activation : str or sequence of str
-        One name for all hidden layers, or one for each.
-    n_hidden : int
-        The number of hidden layers.
-
-    Returns
-    -------
-    tuple of str
-        A name for each hidden layer.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a name is unknown or for outputs only, or the number of names is wrong.
-
-    Examples
-    --------
-    >>> check_activation("tanh", 2)
-    ('tanh', 'tanh')
-    """
+def _check_activation(activation: Any, n_hidden: int) -> tuple[str, ...]:
+    """Check the activations of the hidden layers."""
     if isinstance(activation, str):
         return (_check_hidden("activation", activation),) * n_hidden
     if not isinstance(activation, Sequence):

@@ -10,18 +10,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastnet import contract
+from fastnet import persistence
 from fastnet.initialization import draw_parameters
 from fastnet.layout import (
     aligned_zeros,
     buffer_size,
-    check_activation,
-    check_layer_sizes,
+    check_architecture,
     check_parameter_arrays,
     make_layout,
     parameter_views,
 )
-from fastnet.validation import RandomSource, check_array, check_boolean, check_choice, check_dtype
+from fastnet.validation import RandomSource, check_array
 
 
 class Network:
@@ -72,12 +71,9 @@ class Network:
         bias: bool = True,
         dtype: DTypeLike = "float64",
     ) -> None:
-        self._layer_sizes = check_layer_sizes(layer_sizes)
-        hidden = check_activation(activation, len(self._layer_sizes) - 2)
-        output = check_choice("output_activation", output_activation, contract.ACTIVATIONS)
-        self._activations = (*hidden, output)
-        self._bias = check_boolean("bias", bias)
-        self._dtype = check_dtype("dtype", dtype)
+        self._layer_sizes, self._activations, self._bias, self._dtype = check_architecture(
+            layer_sizes, activation, output_activation, bias, dtype
+        )
         self._layout = make_layout(self._layer_sizes, self._activations, self._bias, self._dtype)
         self._buffer = aligned_zeros(buffer_size(self._layout), self._dtype)
         self._weights, self._biases = parameter_views(self._buffer, self._layout)
@@ -288,7 +284,7 @@ class Network:
         return deepcopy(self)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write architecture and parameters to a file; see `fastnet.persistence.save`.
+        """Write architecture and parameters to a file; see `fastnet.persistence.write`.
 
         Parameters
         ----------
@@ -302,13 +298,11 @@ class Network:
         >>> Network.load("network.npz") == network  # doctest: +SKIP
         True
         """
-        from fastnet import persistence
-
-        persistence.save(self, path)
+        persistence.write(path, self.architecture, self._weights, self._biases)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """Read a network from a file; see `fastnet.persistence.load`.
+        """Read a network from a file; see `fastnet.persistence.read`.
 
         Parameters
         ----------
@@ -320,9 +314,10 @@ class Network:
         Network
             The network, bit for bit, without the optimizer's state.
         """
-        from fastnet import persistence
-
-        return persistence.load(path, cls)
+        architecture, weights, biases = persistence.read(path)
+        network = cls(**architecture)
+        network._fill(weights, biases)
+        return network
 
     def _in_order(self) -> list[NDArray[np.floating]]:
         """Weights and biases of the first layer, of the second, …."""
