@@ -179,6 +179,7 @@ class Progress(NamedTuple):
 #: Positions in `Progress.sums`: the losses, the absolute errors, the sample weights of the epoch,
 #: and of the present batch the sample weights.
 (LOSS_SUM, ERROR_SUM, WEIGHT_SUM, BATCH_WEIGHT) = range(4)
+N_SUMS = 4
 #: What `train` returns: the stop epoch is reached, the blocks are used up, or a number is not finite.
 (FINISHED, PAUSED, NOT_FINITE) = range(3)
 

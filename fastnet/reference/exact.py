@@ -180,6 +180,16 @@ def back_projection(delta: Array, weights: Array) -> Array:
     return matmul(delta, np.swapaxes(weights, -1, -2))
 
 
+def transpose(a: Array) -> Array:
+    """The transposed matrix, C-contiguous."""
+    return np.ascontiguousarray(np.swapaxes(a, -1, -2))
+
+
+def multiply(a: Array, b: Array) -> Array:
+    """a * b, element by element."""
+    return a * b
+
+
 def _row_blocks(n_rows: int) -> Sequence[slice]:
     return [slice(low, low + contract.BLOCK_ROWS) for low in range(0, n_rows, contract.BLOCK_ROWS)]
 
@@ -216,7 +226,7 @@ def sum_in_order(values: Array) -> Array:
     return total
 
 
-def polynomial(x: Array, terms: Sequence[float]) -> Array:
+def _polynomial(x: Array, terms: Sequence[float]) -> Array:
     """Estrin's scheme: neighbours are joined by fma, then the powers x, x^2, x^4 ... join the pairs."""
     level: list[Array | float] = list(terms)
     while len(level) > 1:
@@ -258,7 +268,7 @@ def _reduce(x: Array, sign: float = 1.0) -> tuple[Array, Array]:
 
 def _expm1_of_reduced(r: Array) -> Array:
     """exp(r) - 1 for the r of `_reduce`."""
-    return fma(r * r, polynomial(r, COEFFICIENTS[r.dtype].exp), r)
+    return fma(r * r, _polynomial(r, COEFFICIENTS[r.dtype].exp), r)
 
 
 def _power_of_two(exponent: NDArray[np.integer], dtype: np.dtype) -> Array:
@@ -293,7 +303,7 @@ def exp(x: Array) -> Array:
         t, r = _reduce(x)
         high = r + 1.0
         low = r - (high - 1.0)
-        significand = high + fma(r * r, polynomial(r, c.exp), low)
+        significand = high + fma(r * r, _polynomial(r, c.exp), low)
         half = _integers(fma(x, 0.5 * c.log2_e, f.round_to_integer))
         first = _power_of_two(half, x.dtype)
         second = _power_of_two(_integers(t) - half, x.dtype)
@@ -326,7 +336,7 @@ def log(x: Array) -> Array:
         s = u / (u + 2.0)
         z = s * s
         half_square = (u * u) * 0.5
-        tail = fma(s, fma(z, polynomial(z, c.log), half_square), k * c.ln2_low)
+        tail = fma(s, fma(z, _polynomial(z, c.log), half_square), k * c.ln2_low)
         result = fma(k, c.ln2_high, u - (half_square - tail))
         result = np.where(x == 0, x.dtype.type(-np.inf), result)
         result = np.where(x < 0, x.dtype.type(np.nan), result)
@@ -338,7 +348,7 @@ def _log1p(e: Array) -> Array:
     s = e / (e + 2.0)
     z = s * s
     half_square = (e * e) * 0.5
-    return e - fma(-s, fma(z, polynomial(z, COEFFICIENTS[e.dtype].log1p), half_square), half_square)
+    return e - fma(-s, fma(z, _polynomial(z, COEFFICIENTS[e.dtype].log1p), half_square), half_square)
 
 
 def sigmoid(x: Array) -> Array:
@@ -387,7 +397,7 @@ def normal_cdf(x: Array) -> Array:
         a = np.abs(x)
         inverse = 1.0 / (a + c.normal_fold)
         folded = (a - c.normal_fold) * inverse
-        tail = _exp_of_half_square(x) * (polynomial(folded, c.normal_tail) * inverse)
+        tail = _exp_of_half_square(x) * (_polynomial(folded, c.normal_tail) * inverse)
         return np.where(x > 0, 1.0 - tail, tail)
 
 

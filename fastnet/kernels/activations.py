@@ -1,0 +1,150 @@
+"""Activations over blocks of rows: the loops around `fastnet.kernels.formulas.activations`, and softmax.
+
+Lanes run across the units of a row. Softmax's maximum and sum run over a row's units one after
+another, in order, on scalars.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastnet.contract import SOFTMAX
+from fastnet.kernels.formulas import activations, arithmetic
+from fastnet.kernels.jit import jit, jit_inline
+from fastnet.kernels.linear import pad_columns
+from fastnet.kernels.simd import Lanes, lanes_of, load, pointer, splat, staged, store
+
+_forward = staged(activations.forward)
+_backward = staged(activations.backward)
+_flush = staged(arithmetic.flush)
+_exp = staged(arithmetic.exp)
+_log = staged(arithmetic.log)
+
+
+@staged
+def _minus(a: Lanes, b: Lanes) -> Lanes:
+    return a - b
+
+
+@staged
+def _times(a: Lanes, b: Lanes) -> Lanes:
+    return a * b
+
+
+@staged
+def _over(a: Lanes, b: Lanes) -> Lanes:
+    return a / b
+
+
+@jit_inline
+def forward_rows(activation, buffer, z, a, n_rows, n_units, stride):
+    """Write activation(z) to a, both positions in ``buffer`` of rows ``stride`` apart."""
+    if activation == SOFTMAX:
+        for row in range(n_rows):
+            _softmax_row(buffer, z + row * stride, a + row * stride, n_units)
+        return
+    for offset in range(0, n_rows * stride, lanes_of(buffer)):
+        store(buffer, a + offset, _forward(activation, load(buffer, z + offset)))
+
+
+@jit_inline
+def _softmax_row(buffer, z, a, n_units):
+    """Write softmax(z) to a, and its logarithm over z."""
+    lanes = lanes_of(buffer)
+    largest = buffer[z]
+    for unit in range(1, n_units):
+        if buffer[z + unit] > largest:
+            largest = buffer[z + unit]
+    shift = splat(buffer, largest)
+    for offset in range(0, n_units, lanes):
+        shifted = _minus(load(buffer, z + offset), shift)
+        store(buffer, z + offset, shifted)
+        store(buffer, a + offset, _exp(shifted))
+    total = buffer[a]
+    for unit in range(1, n_units):
+        total += buffer[a + unit]
+    divisor, log_total = splat(buffer, total), splat(buffer, _log(total))
+    for offset in range(0, n_units, lanes):
+        store(buffer, a + offset, _over(load(buffer, a + offset), divisor))
+        store(buffer, z + offset, _minus(load(buffer, z + offset), log_total))
+
+
+@jit_inline
+def softmax_backward_row(buffer, error, a, n_units):
+    """Turn the derivative by softmax's output a, at ``error``, into the one by its input, in place."""
+    lanes = lanes_of(buffer)
+    total = buffer[error] * buffer[a]
+    for unit in range(1, n_units):
+        total += buffer[error + unit] * buffer[a + unit]
+    mean = splat(buffer, total)
+    for offset in range(0, n_units, lanes):
+        centred = _minus(load(buffer, error + offset), mean)
+        store(buffer, error + offset, _times(load(buffer, a + offset), centred))
+
+
+@jit_inline
+def backward_rows(activation, buffer, delta, z, a, n_rows, stride):
+    """Turn the derivatives by a, at ``delta``, into flushed derivatives by z, in place; not for softmax."""
+    for offset in range(0, n_rows * stride, lanes_of(buffer)):
+        error, inputs, outputs = load(buffer, delta + offset), load(buffer, z + offset), load(buffer, a + offset)
+        store(buffer, delta + offset, _flush(_backward(activation, error, inputs, outputs)))
+
+
+@jit
+def join_padded(matrices):
+    """The matrices one after another in planes of padded rows."""
+    n_rows, n_units = matrices[0].shape
+    stride = pad_columns(matrices[0]).shape[1]
+    planes = np.zeros((len(matrices), n_rows, stride), matrices[0].dtype)
+    for position, matrix in enumerate(matrices):
+        planes[position, :, :n_units] = matrix
+    return planes
+
+
+@jit
+def forward(activation, z):
+    """a = activation(z) for a matrix; softmax runs over its rows.
+
+    Parameters
+    ----------
+    activation : int
+        A code of `fastnet.contract`.
+    z : (n_samples, n_units) array of float32 or float64
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnet import contract
+    >>> forward(contract.RELU, np.array([[-1.0, 2.0]]))
+    array([[0., 2.]])
+    """
+    planes = join_padded((z, z))
+    stride = planes.shape[2]
+    forward_rows(activation, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
+    return planes[1, :, : z.shape[1]].copy()
+
+
+@jit
+def log_softmax(z):
+    """Logarithm of the softmax over the rows of a matrix, without the softmax's underflow."""
+    planes = join_padded((z, z))
+    stride = planes.shape[2]
+    forward_rows(SOFTMAX, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
+    return planes[0, :, : z.shape[1]].copy()
+
+
+@jit
+def backward(activation, error, z, a):
+    """The loss's derivative by z, from ``error``, its derivative by a = activation(z); all matrices."""
+    planes = join_padded((error, z, a))
+    buffer, size, stride = pointer(planes), planes[0].size, planes.shape[2]
+    if activation == SOFTMAX:
+        for row in range(z.shape[0]):
+            softmax_backward_row(buffer, row * stride, 2 * size + row * stride, z.shape[1])
+    else:
+        for offset in range(0, size, lanes_of(buffer)):
+            delta = _backward(
+                activation, load(buffer, offset), load(buffer, size + offset), load(buffer, 2 * size + offset)
+            )
+            store(buffer, offset, delta)
+    return planes[0, :, : z.shape[1]].copy()

@@ -1,0 +1,129 @@
+"""Elementary functions on arrays, with the bits of `fastnet.reference.exact`.
+
+Each takes a float32 or float64 array of any shape and returns a new one. Lanes run across the
+elements; nothing is summed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from fastnet.kernels import simd
+from fastnet.kernels.formulas import arithmetic
+from fastnet.kernels.jit import jit
+from fastnet.kernels.simd import Lanes, keep, lanes_of, load, pointer, staged, store, switch
+
+_FORMULAS = {
+    0: arithmetic.exp,
+    1: arithmetic.expm1,
+    2: arithmetic.log,
+    3: arithmetic.sigmoid,
+    4: arithmetic.tanh,
+    5: arithmetic.softplus,
+    6: arithmetic.normal_density,
+    7: arithmetic.normal_cdf,
+    8: arithmetic.flush,
+}
+(_EXP, _EXPM1, _LOG, _SIGMOID, _TANH, _SOFTPLUS, _NORMAL_DENSITY, _NORMAL_CDF, _FLUSH) = range(9)
+
+
+@staged
+def _unary(function: ir.Value, x: Lanes) -> Any:
+    return switch(x.builder, function, {code: (lambda f=formula: f(x)) for code, formula in _FORMULAS.items()})
+
+
+_fma = staged(simd.fma)
+
+
+@jit
+def _map(function, x):
+    source = np.ascontiguousarray(x)
+    out = np.empty(x.shape, x.dtype)
+    values, results = pointer(source), pointer(out)
+    whole = x.size // lanes_of(values) * lanes_of(values)
+    for index in range(0, whole, lanes_of(values)):
+        store(results, index, _unary(function, load(values, index)))
+    for index in range(whole, x.size):
+        results[index] = _unary(function, values[index])
+    keep(source)
+    return out
+
+
+@jit
+def exp(x):
+    """e^x, at most 1 ULP from the exact value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> exp(np.array([0.0, 1.0]))
+    array([1.        , 2.71828183])
+    """
+    return _map(_EXP, x)
+
+
+@jit
+def expm1(x):
+    """e^x - 1."""
+    return _map(_EXPM1, x)
+
+
+@jit
+def log(x):
+    """Natural logarithm, at most 1 ULP from the exact value."""
+    return _map(_LOG, x)
+
+
+@jit
+def sigmoid(x):
+    """1 / (1 + e^-x), at most 2.5 ULP from the exact value."""
+    return _map(_SIGMOID, x)
+
+
+@jit
+def tanh(x):
+    """Hyperbolic tangent, at most 2.5 ULP from the exact value."""
+    return _map(_TANH, x)
+
+
+@jit
+def softplus(x):
+    """log(1 + e^x), at most 2.5 ULP from the exact value."""
+    return _map(_SOFTPLUS, x)
+
+
+@jit
+def normal_density(x):
+    """e^(-x^2 / 2) / sqrt(2 pi)."""
+    return _map(_NORMAL_DENSITY, x)
+
+
+@jit
+def normal_cdf(x):
+    """The normal distribution function."""
+    return _map(_NORMAL_CDF, x)
+
+
+@jit
+def flush(x):
+    """x, or +0 where its magnitude is below 2^-100 (float32) or 2^-900 (float64)."""
+    return _map(_FLUSH, x)
+
+
+@jit
+def fma(a, b, c):
+    """a * b + c with one rounding, for arrays of one shape and dtype."""
+    if a.shape != b.shape or a.shape != c.shape:
+        raise ValueError("the arrays' shapes differ")
+    result = np.empty(a.shape, a.dtype)
+    left, right, addend = np.ascontiguousarray(a), np.ascontiguousarray(b), np.ascontiguousarray(c)
+    results, factors, others, addends = pointer(result), pointer(left), pointer(right), pointer(addend)
+    for index in range(a.size):
+        results[index] = _fma(factors[index], others[index], addends[index])
+    keep(left)
+    keep(right)
+    keep(addend)
+    return result

@@ -1,0 +1,467 @@
+"""Forward pass, backpropagation and the training loop.
+
+A batch is worked through in blocks of at most 256 rows: forward, backward, and the block's gradient
+added to the batch's. The planes of a block (inputs of the activations, their outputs, deltas) lie
+in one workspace of constant size. Lanes run across the units of a layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnet.contract import (
+    ACTIVATION,
+    BATCH_START,
+    BATCH_WEIGHT,
+    BIAS,
+    BLOCK_ROWS,
+    EPOCH,
+    ERROR_SUM,
+    FINISHED,
+    FIRST_ORDERED_EPOCH,
+    LOSS_SUM,
+    N_INPUTS,
+    N_OUTPUTS,
+    N_SUMS,
+    NEXT_ROW,
+    NOT_FINITE,
+    PAUSED,
+    STOP_EPOCH,
+    STRIDE,
+    WEIGHT_SUM,
+    WEIGHTS,
+)
+from fastnet.kernels import activations, losses, optimizers
+from fastnet.kernels.jit import jit, jit_inline
+from fastnet.kernels.linear import View, copy_transposed, entry, padded, product, row_sum
+from fastnet.kernels.simd import Lanes, all_zero, fma, keep, lanes_of, load, pointer, splat, staged, store
+
+#: Columns of a plan, which says where a block's planes begin in the workspace, with one row for each
+#: layer: the inputs of its activation, its outputs, its deltas, its transposed weights.
+(_Z, _A, _DELTA, _TRANSPOSED) = range(4)
+_PLAN_COLUMNS = 4
+
+
+class _Net(NamedTuple):
+    """A network and the memory it is worked with, as pointers."""
+
+    layout: Any
+    n_layers: int
+    parameters: Any
+    plan: Any
+    workspace: Any
+    #: Weighted sums of the losses of each output unit, then sums of its absolute errors.
+    unit_sums: Any
+
+
+@staged
+def _square_added(w: Lanes, total: Lanes) -> Lanes:
+    return fma(w, w, total)
+
+
+@staged
+def _poisoned(total: Lanes, w: Lanes) -> Lanes:
+    """The total, a zero, made NaN where w is not finite."""
+    return fma(w, 0.0, total)
+
+
+@jit_inline
+def _place(net, layer, plane):
+    return net.plan[layer * _PLAN_COLUMNS + plane]
+
+
+@jit_inline
+def _make_plan(layout, parameters, n_rows):
+    """The plan for blocks of ``n_rows``, and the size of the workspace."""
+    table, data = pointer(layout), pointer(parameters)
+    plan = np.zeros((layout.shape[0], _PLAN_COLUMNS), np.int64)
+    end = 0
+    for layer in range(layout.shape[0]):
+        for plane in range(_TRANSPOSED):
+            plan[layer, plane] = end
+            end += n_rows * entry(table, layer, STRIDE)
+        plan[layer, _TRANSPOSED] = end
+        if layer > 0:
+            end += entry(table, layer, N_OUTPUTS) * padded(data, entry(table, layer, N_INPUTS))
+    return plan, end
+
+
+@jit_inline
+def _transpose_weights(net):
+    """Refresh the transposed weights, which the back-projection reads row by row."""
+    for layer in range(1, net.n_layers):
+        n_inputs = entry(net.layout, layer, N_INPUTS)
+        copy_transposed(
+            net.workspace,
+            _place(net, layer, _TRANSPOSED),
+            entry(net.layout, layer - 1, STRIDE),
+            net.parameters,
+            entry(net.layout, layer, WEIGHTS),
+            entry(net.layout, layer, STRIDE),
+            n_inputs,
+            entry(net.layout, layer, N_OUTPUTS),
+        )
+
+
+@jit_inline
+def _forward_block(net, x, n_rows):
+    """Inputs and outputs of every layer's activation, for the rows of the view x."""
+    source = x
+    for layer in range(net.n_layers):
+        stride = entry(net.layout, layer, STRIDE)
+        z, a = _place(net, layer, _Z), _place(net, layer, _A)
+        bias = entry(net.layout, layer, BIAS)
+        product(
+            View(net.workspace, z, stride, 1),
+            source,
+            View(net.parameters, entry(net.layout, layer, WEIGHTS), stride, 1),
+            View(net.parameters, bias, 0, 1),
+            n_rows,
+            entry(net.layout, layer, N_INPUTS),
+            stride,
+            bias >= 0,
+            False,
+        )
+        n_outputs = entry(net.layout, layer, N_OUTPUTS)
+        activations.forward_rows(
+            entry(net.layout, layer, ACTIVATION), net.workspace, z, a, n_rows, n_outputs, stride
+        )
+        source = View(net.workspace, a, stride, 1)
+
+
+@jit_inline
+def _backward_block(net, x, n_rows, gradient, add):
+    """Gradients of every layer from the deltas of the last, and the deltas on the way."""
+    for layer in range(net.n_layers - 1, -1, -1):
+        stride = entry(net.layout, layer, STRIDE)
+        delta = View(net.workspace, _place(net, layer, _DELTA), stride, 1)
+        if layer == 0:
+            inputs = View(x.data, x.first, x.column, x.row)
+        else:
+            inputs = View(net.workspace, _place(net, layer - 1, _A), 1, entry(net.layout, layer - 1, STRIDE))
+        product(
+            View(gradient, entry(net.layout, layer, WEIGHTS), stride, 1),
+            inputs,
+            delta,
+            delta,
+            entry(net.layout, layer, N_INPUTS),
+            n_rows,
+            stride,
+            False,
+            add,
+        )
+        bias = entry(net.layout, layer, BIAS)
+        if bias >= 0:
+            row_sum(gradient, bias, net.workspace, delta.first, n_rows, stride, add)
+        if layer > 0:
+            width = entry(net.layout, layer - 1, STRIDE)
+            below = _place(net, layer - 1, _DELTA)
+            product(
+                View(net.workspace, below, width, 1),
+                delta,
+                View(net.workspace, _place(net, layer, _TRANSPOSED), width, 1),
+                delta,
+                n_rows,
+                entry(net.layout, layer, N_OUTPUTS),
+                width,
+                False,
+                False,
+            )
+            activations.backward_rows(
+                entry(net.layout, layer - 1, ACTIVATION),
+                net.workspace,
+                below,
+                _place(net, layer - 1, _Z),
+                _place(net, layer - 1, _A),
+                n_rows,
+                width,
+            )
+
+
+@jit_inline
+def _block(net, x, y, weight, rows, first_row, n_rows, objective, gradient, add):
+    """Forward, loss and backward for a block: the view x, and the targets of the rows ``rows[first_row:]``."""
+    last = net.n_layers - 1
+    n_outputs, stride = entry(net.layout, last, N_OUTPUTS), entry(net.layout, last, STRIDE)
+    _forward_block(net, x, n_rows)
+    losses.output_rows(
+        objective.loss,
+        entry(net.layout, last, ACTIVATION),
+        objective.parameter,
+        net.workspace,
+        _place(net, last, _Z),
+        _place(net, last, _A),
+        _place(net, last, _DELTA),
+        y,
+        rows,
+        first_row,
+        weight,
+        n_rows,
+        n_outputs,
+        stride,
+        net.unit_sums,
+    )
+    _backward_block(net, x, n_rows, gradient, add)
+    loss, error = 0.0, 0.0
+    for unit in range(n_outputs):
+        loss += np.float64(net.unit_sums[unit])
+        error += np.float64(net.unit_sums[stride + unit])
+    return loss, error
+
+
+@jit_inline
+def _penalty(net, l2):
+    """l2 / 2 times the squared weights: each column in order, then the columns, then the layers."""
+    lanes = lanes_of(net.parameters)
+    total = 0.0
+    for layer in range(net.n_layers):
+        stride, n_outputs = entry(net.layout, layer, STRIDE), entry(net.layout, layer, N_OUTPUTS)
+        layer_total = 0.0
+        for unit in range(0, stride, lanes):
+            accumulator = splat(net.parameters, 0.0)
+            index = entry(net.layout, layer, WEIGHTS) + unit
+            for _ in range(entry(net.layout, layer, N_INPUTS)):
+                accumulator = _square_added(load(net.parameters, index), accumulator)
+                index += stride
+            store(net.unit_sums, 0, accumulator)
+            for lane in range(min(lanes, n_outputs - unit)):
+                layer_total += np.float64(net.unit_sums[lane])
+        total += layer_total
+    return 0.5 * l2 * total
+
+
+@jit_inline
+def _is_finite(parameters, size):
+    total = splat(parameters, 0.0)
+    for index in range(0, size, lanes_of(parameters)):
+        total = _poisoned(total, load(parameters, index))
+    return all_zero(total)
+
+
+@jit
+def forward(layout, parameters, x, out):
+    """The network's outputs for the rows of x, written to ``out`` and returned.
+
+    Parameters
+    ----------
+    layout : (n_layers, 6) int64 array
+        The columns are named in `fastnet.contract`.
+    parameters : (size,) array
+        Padded buffer.
+    x : (n_samples, n_inputs) array, C-contiguous
+    out : (n_samples, n_outputs) array
+    """
+    n_samples = x.shape[0]
+    plan, size = _make_plan(layout, parameters, min(n_samples, BLOCK_ROWS))
+    workspace = np.zeros(size, parameters.dtype)
+    memory = pointer(workspace)
+    net = _Net(pointer(layout), layout.shape[0], pointer(parameters), pointer(plan), memory, memory)
+    last = layout.shape[0] - 1
+    n_inputs, stride = layout[0, N_INPUTS], layout[last, STRIDE]
+    for low in range(0, n_samples, BLOCK_ROWS):
+        n_rows = min(BLOCK_ROWS, n_samples - low)
+        _forward_block(net, View(pointer(x), low * n_inputs, n_inputs, 1), n_rows)
+        for row in range(n_rows):
+            for unit in range(layout[last, N_OUTPUTS]):
+                out[low + row, unit] = memory[_place(net, last, _A) + row * stride + unit]
+    keep(plan)
+    keep(workspace)
+    return out
+
+
+@jit
+def gradient(layout, parameters, samples, objective, out):
+    """The gradient of the summed losses of all samples as one batch, written to ``out``; returns their sum.
+
+    Neither the penalty nor the reduction to a mean is applied; `fastnet.kernels.optimizers.step`
+    does both. ``out`` is laid out like ``parameters``.
+    """
+    n_samples, n_inputs = samples.x.shape
+    plan, size = _make_plan(layout, parameters, min(n_samples, BLOCK_ROWS))
+    workspace = np.zeros(size, parameters.dtype)
+    unit_sums = np.zeros(2 * layout[layout.shape[0] - 1, STRIDE], parameters.dtype)
+    net = _Net(
+        pointer(layout),
+        layout.shape[0],
+        pointer(parameters),
+        pointer(plan),
+        pointer(workspace),
+        pointer(unit_sums),
+    )
+    _transpose_weights(net)
+    natural = np.arange(n_samples)
+    total = 0.0
+    for low in range(0, n_samples, BLOCK_ROWS):
+        loss, _ = _block(
+            net,
+            View(pointer(samples.x), low * n_inputs, n_inputs, 1),
+            pointer(samples.y),
+            pointer(samples.weight),
+            pointer(natural),
+            low,
+            min(BLOCK_ROWS, n_samples - low),
+            objective,
+            pointer(out),
+            low > 0,
+        )
+        total += loss
+    keep(plan)
+    keep(workspace)
+    keep(unit_sums)
+    keep(natural)
+    return total
+
+
+@jit
+def train(layout, parameters, samples, objective, update, progress, n_blocks):
+    """Train in place up to the cursor's stop epoch, for at most ``n_blocks`` blocks of rows.
+
+    Parameters
+    ----------
+    layout : (n_layers, 6) int64 array
+        The columns are named in `fastnet.contract`.
+    parameters : (size,) array
+        Padded buffer, changed in place.
+    samples, objective, update, progress
+        The records of `fastnet.contract`; ``update`` and ``progress`` are changed in place.
+    n_blocks : int
+        Blocks of at most 256 rows after which to pause, in the middle of an epoch if need be.
+
+    Returns
+    -------
+    int
+        ``FINISHED``, ``PAUSED`` or ``NOT_FINITE``. In the last case the cursor stays at the epoch whose
+        loss, or after which a parameter, was not finite.
+    """
+    n_samples, n_inputs = samples.x.shape
+    block_rows = min(objective.batch_size, BLOCK_ROWS, n_samples)
+    plan, size = _make_plan(layout, parameters, block_rows)
+    workspace = np.zeros(size, parameters.dtype)
+    unit_sums = np.zeros(2 * layout[layout.shape[0] - 1, STRIDE], parameters.dtype)
+    net = _Net(
+        pointer(layout),
+        layout.shape[0],
+        pointer(parameters),
+        pointer(plan),
+        pointer(workspace),
+        pointer(unit_sums),
+    )
+    is_ordered = samples.order.shape[0] > 0
+    gathered = np.empty((block_rows if is_ordered else 0, n_inputs), parameters.dtype)
+    natural = np.arange(0 if is_ordered else n_samples)
+    rows = pointer(samples.order) if is_ordered else pointer(natural)
+    status = _run(
+        net,
+        pointer(samples.x),
+        pointer(samples.y),
+        pointer(samples.weight),
+        rows,
+        n_samples,
+        n_inputs,
+        is_ordered,
+        pointer(gathered),
+        objective,
+        optimizers.state_of(update, parameters.size),
+        pointer(update.learning_rates),
+        pointer(progress.cursor),
+        pointer(progress.sums),
+        pointer(progress.gradient),
+        pointer(progress.loss_curve),
+        pointer(progress.mean_absolute_error),
+        n_blocks,
+    )
+    keep(plan)
+    keep(workspace)
+    keep(unit_sums)
+    keep(gathered)
+    keep(natural)
+    return status
+
+
+@jit_inline
+def _gather(target, x, rows, first_row, n_rows, n_inputs):
+    for row in range(n_rows):
+        source = rows[first_row + row] * n_inputs
+        for column in range(n_inputs):
+            target[row * n_inputs + column] = x[source + column]
+
+
+@jit_inline
+def _run(
+    net,
+    x,
+    y,
+    weight,
+    rows,
+    n_samples,
+    n_inputs,
+    is_ordered,
+    gathered,
+    objective,
+    state,
+    learning_rates,
+    cursor,
+    sums,
+    gradient,
+    loss_curve,
+    mean_absolute_error,
+    n_blocks,
+):
+    """`train` on pointers."""
+    n_outputs = entry(net.layout, net.n_layers - 1, N_OUTPUTS)
+    _transpose_weights(net)
+    while cursor[EPOCH] < cursor[STOP_EPOCH]:
+        if n_blocks == 0:
+            return PAUSED
+        n_blocks -= 1
+        epoch, first, low = cursor[EPOCH], cursor[BATCH_START], cursor[NEXT_ROW]
+        end = min(first + objective.batch_size, n_samples)
+        high = min(low + BLOCK_ROWS, end)
+        first_row = low
+        block = View(x, low * n_inputs, n_inputs, 1)
+        if is_ordered:
+            first_row += (epoch - cursor[FIRST_ORDERED_EPOCH]) * n_samples
+            _gather(gathered, x, rows, first_row, high - low, n_inputs)
+            block = View(gathered, 0, n_inputs, 1)
+        loss, error = _block(
+            net, block, y, weight, rows, first_row, high - low, objective, gradient, low > first
+        )
+        if low == first:
+            sums[BATCH_WEIGHT] = 0.0
+        sums[LOSS_SUM] += loss
+        sums[ERROR_SUM] += error
+        for row in range(first_row, first_row + high - low):
+            sums[BATCH_WEIGHT] += np.float64(weight[rows[row]])
+        cursor[NEXT_ROW] = high
+        if high < end:
+            continue
+        if objective.l2 != 0:
+            sums[LOSS_SUM] += _penalty(net, objective.l2)
+        sums[WEIGHT_SUM] += sums[BATCH_WEIGHT]
+        optimizers.step_layers(
+            net.layout,
+            net.n_layers,
+            net.parameters,
+            gradient,
+            sums[BATCH_WEIGHT],
+            objective,
+            state,
+            learning_rates[epoch],
+        )
+        _transpose_weights(net)
+        cursor[BATCH_START] = end
+        if end < n_samples:
+            continue
+        total_weight = sums[WEIGHT_SUM] if objective.mean else 1.0
+        loss_curve[epoch] = sums[LOSS_SUM] / total_weight
+        mean_absolute_error[epoch] = sums[ERROR_SUM] / (n_samples * n_outputs)
+        for position in range(N_SUMS):
+            sums[position] = 0.0
+        cursor[BATCH_START] = 0
+        cursor[NEXT_ROW] = 0
+        if not (np.isfinite(loss_curve[epoch]) and _is_finite(net.parameters, state.size)):
+            return NOT_FINITE
+        cursor[EPOCH] = epoch + 1
+    return FINISHED

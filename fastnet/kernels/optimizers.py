@@ -1,0 +1,179 @@
+"""Optimizer steps over a parameter buffer: the loops around `fastnet.kernels.formulas.optimizers`.
+
+Lanes run across parameters; nothing is summed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnet import contract
+from fastnet.contract import ADAM, RMSPROP, RPROP
+from fastnet.kernels.formulas import optimizers as formulas
+from fastnet.kernels.jit import jit, jit_inline
+from fastnet.kernels.linear import entry
+from fastnet.kernels.simd import lanes_of, load, pointer, splat, staged, store
+
+_penalised = staged(formulas.penalised)
+_sgd = staged(formulas.sgd)
+_momentum = staged(formulas.momentum)
+_nesterov = staged(formulas.nesterov)
+_adam = staged(formulas.adam)
+_rmsprop = staged(formulas.rmsprop)
+_rmsprop_momentum = staged(formulas.rmsprop_momentum)
+_rprop = staged(formulas.rprop)
+
+
+class State(NamedTuple):
+    """An `Update` as pointers, and the size of the parameter buffer."""
+
+    kind: int
+    settings: Any
+    slots: Any
+    n_slots: int
+    powers: Any
+    size: int
+
+
+@jit_inline
+def state_of(update, size):
+    """The pointers of an `Update`."""
+    return State(
+        update.kind, pointer(update.settings), pointer(update.slots), update.slots.shape[0], pointer(update.powers), size
+    )
+
+
+@jit_inline
+def _step_span(first, end, l2, scale, parameters, gradient, state, learning_rate, rate):
+    """One step for the whole vectors from ``first`` to ``end``."""
+    lanes = lanes_of(parameters)
+    penalty, factor = splat(parameters, l2), splat(parameters, scale)
+    settings, slots, n_slots = state.settings, state.slots, state.n_slots
+    minus_rate = splat(parameters, -rate)
+    # Slot k of an element is k buffers further on.
+    one = state.size
+    if state.kind == ADAM:
+        beta_1 = splat(parameters, settings[contract.ADAM_BETA_1])
+        beta_2 = splat(parameters, settings[contract.ADAM_BETA_2])
+        complement_1 = splat(parameters, 1.0 - settings[contract.ADAM_BETA_1])
+        complement_2 = splat(parameters, 1.0 - settings[contract.ADAM_BETA_2])
+        minus_decay = splat(parameters, -learning_rate * settings[contract.ADAM_WEIGHT_DECAY])
+        epsilon = splat(parameters, settings[contract.ADAM_EPSILON])
+        for i in range(first, end, lanes):
+            w = load(parameters, i)
+            g = _penalised(w, load(gradient, i), penalty, factor)
+            w, m, v = _adam(
+                w,
+                g,
+                load(slots, i),
+                load(slots, one + i),
+                minus_rate,
+                minus_decay,
+                beta_1,
+                complement_1,
+                beta_2,
+                complement_2,
+                epsilon,
+            )
+            store(parameters, i, w)
+            store(slots, i, m)
+            store(slots, one + i, v)
+    elif state.kind == RMSPROP:
+        rho = splat(parameters, settings[contract.RMSPROP_RHO])
+        complement = splat(parameters, 1.0 - settings[contract.RMSPROP_RHO])
+        epsilon = splat(parameters, settings[contract.RMSPROP_EPSILON])
+        momentum = splat(parameters, settings[contract.RMSPROP_MOMENTUM])
+        for i in range(first, end, lanes):
+            w = load(parameters, i)
+            g = _penalised(w, load(gradient, i), penalty, factor)
+            v = load(slots, i)
+            if n_slots == 1:
+                w, v = _rmsprop(w, g, v, minus_rate, rho, complement, epsilon)
+            else:
+                velocity = load(slots, one + i)
+                w, v, velocity = _rmsprop_momentum(
+                    w, g, v, velocity, minus_rate, rho, complement, epsilon, momentum
+                )
+                store(slots, one + i, velocity)
+            store(parameters, i, w)
+            store(slots, i, v)
+    elif state.kind == RPROP:
+        minus = splat(parameters, settings[contract.RPROP_ETA_MINUS])
+        plus = splat(parameters, settings[contract.RPROP_ETA_PLUS])
+        smallest = splat(parameters, settings[contract.RPROP_STEP_MIN])
+        largest = splat(parameters, settings[contract.RPROP_STEP_MAX])
+        for i in range(first, end, lanes):
+            w = load(parameters, i)
+            g = _penalised(w, load(gradient, i), penalty, factor)
+            w, g, size = _rprop(w, g, load(slots, i), load(slots, one + i), minus, plus, smallest, largest)
+            store(parameters, i, w)
+            store(slots, i, g)
+            store(slots, one + i, size)
+    elif n_slots == 0:
+        for i in range(first, end, lanes):
+            w = load(parameters, i)
+            g = _penalised(w, load(gradient, i), penalty, factor)
+            store(parameters, i, _sgd(w, g, minus_rate))
+    else:
+        momentum = splat(parameters, settings[contract.SGD_MOMENTUM])
+        is_nesterov = settings[contract.SGD_NESTEROV] != 0.0
+        for i in range(first, end, lanes):
+            w = load(parameters, i)
+            g = _penalised(w, load(gradient, i), penalty, factor)
+            velocity = load(slots, i)
+            if is_nesterov:
+                w, velocity = _nesterov(w, g, velocity, minus_rate, momentum)
+            else:
+                w, velocity = _momentum(w, g, velocity, minus_rate, momentum)
+            store(parameters, i, w)
+            store(slots, i, velocity)
+
+
+@jit_inline
+def step_layers(layout, n_layers, parameters, gradient, batch_weight, objective, state, learning_rate):
+    """`step` on pointers."""
+    scale = 1.0 / batch_weight if objective.mean else 1.0
+    rate = learning_rate
+    if state.kind == ADAM:
+        state.powers[0] *= state.settings[contract.ADAM_BETA_1]
+        state.powers[1] *= state.settings[contract.ADAM_BETA_2]
+        rate = learning_rate * np.sqrt(1.0 - state.powers[1]) / (1.0 - state.powers[0])
+    for layer in range(n_layers):
+        first = entry(layout, layer, contract.WEIGHTS)
+        end = first + entry(layout, layer, contract.N_INPUTS) * entry(layout, layer, contract.STRIDE)
+        _step_span(first, end, objective.l2, scale, parameters, gradient, state, learning_rate, rate)
+        bias = entry(layout, layer, contract.BIAS)
+        if bias >= 0:
+            end = bias + entry(layout, layer, contract.STRIDE)
+            _step_span(bias, end, 0.0, scale, parameters, gradient, state, learning_rate, rate)
+
+
+@jit
+def step(layout, parameters, gradient, batch_weight, objective, update, learning_rate):
+    """Change ``parameters`` and the optimizer's state in place, from the summed gradient of a batch.
+
+    Parameters
+    ----------
+    layout : (n_layers, 6) int64 array
+        The columns are named in `fastnet.contract`.
+    parameters, gradient : (size,) array
+        Padded buffers of one dtype.
+    batch_weight : float
+        The sum of the batch's sample weights, by which a mean is taken.
+    objective, update : Objective, Update
+        What is minimised, and the optimizer.
+    learning_rate : float
+        The rate of this epoch.
+    """
+    step_layers(
+        pointer(layout),
+        layout.shape[0],
+        pointer(parameters),
+        pointer(gradient),
+        batch_weight,
+        objective,
+        state_of(update, parameters.size),
+        learning_rate,
+    )
