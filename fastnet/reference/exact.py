@@ -394,7 +394,7 @@ def normal_cdf(x: Array) -> Array:
     """
     c = COEFFICIENTS[x.dtype]
     with np.errstate(all="ignore"):
-        a = np.abs(x)
+        a = _at_most(64.0, np.abs(x))
         inverse = 1.0 / (a + c.normal_fold)
         folded = (a - c.normal_fold) * inverse
         tail = _exp_of_half_square(x) * (_polynomial(folded, c.normal_tail) * inverse)
