@@ -1,0 +1,1 @@
+"""What fastnet is measured on."""
