@@ -60,6 +60,7 @@ def neighbours(x: ArrayLike, dtype: DTypeLike, n: int) -> NDArray[np.floating]:
     for target in (-np.inf, np.inf):
         values = steps[0]
         for _ in range(n):
-            values = np.nextafter(values, values.dtype.type(target))
+            with np.errstate(over="ignore", under="ignore"):
+                values = np.nextafter(values, values.dtype.type(target))
             steps.append(values)
     return np.concatenate([np.ravel(values) for values in steps])
