@@ -2,8 +2,8 @@
 
 Both hold the arrays `weights.0`, `biases.0`, `weights.1`, … and four strings: `format`
 ("fastnet"), `schema_version`, `architecture` (the arguments of `Network`, as JSON) and `sha256`,
-the digest of the architecture's string and the arrays' little-endian bytes, which finds damage;
-a file of other programs may go without it. Nothing that a file holds is ever executed.
+the digest of the architecture's string and then the arrays' little-endian bytes, sorted by name. It
+finds damage; files of other programs may go without it. Nothing that a file holds is ever executed.
 """
 
 from __future__ import annotations

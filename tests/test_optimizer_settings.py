@@ -91,7 +91,7 @@ class TestOptimizers:
     def test_frozen_values(self, optimizer):
         with pytest.raises(AttributeError):
             optimizer.learning_rate = 1.0
-        assert pickle.loads(pickle.dumps(optimizer)) == optimizer == copy.deepcopy(optimizer)  # noqa: S301
+        assert pickle.loads(pickle.dumps(optimizer)) == optimizer == copy.deepcopy(optimizer)
         assert hash(optimizer) == hash(copy.deepcopy(optimizer))
         assert isinstance(optimizer, Optimizer)
 
