@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from os import PathLike
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -20,7 +20,12 @@ from fastnet.layout import (
     make_layout,
     parameter_views,
 )
+from fastnet.losses import Huber, Quantile
+from fastnet.optimizers import Optimizer
 from fastnet.validation import RandomSource, check_array
+
+if TYPE_CHECKING:
+    from fastnet.history import History
 
 
 class Network:
@@ -265,6 +270,176 @@ class Network:
         drawn = draw_parameters(self._layer_sizes, self._activations, self._bias, self._dtype, seed, scheme, low, high)
         self._fill(*drawn)
         self._training = None
+        return self
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        loss: str | Huber | Quantile = "squared_error",
+        optimizer: str | Optimizer = "adam",
+        epochs: int = 100,
+        batch_size: int | None = None,
+        reduction: str = "mean",
+        shuffle: bool = False,
+        seed: int | RandomSource | None = None,
+        sample_weight: ArrayLike | None = None,
+        l2: float = 0.0,
+        report_every: int | None = None,
+        callback: Callable[[int, History], Any] | None = None,
+        progress: bool = False,
+        threads: int | None = None,
+        backend: str = "numba",
+    ) -> History:
+        """Train in place, from the present parameters and, with the same optimizer, its present state.
+
+        Two fits of 100 epochs give the same bits as one of 200.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_inputs)
+            Finite real numbers, rounded to `dtype`.
+        y : array-like, shape (n_samples, n_outputs)
+            Targets; (n_samples,) will do for one output. For cross_entropy also integer labels of
+            shape (n_samples,).
+        loss : str, Huber or Quantile
+            squared_error (half the sum of squares), binary_cross_entropy, cross_entropy, poisson,
+            absolute_error, huber or quantile. A sample's loss is summed over the outputs.
+        optimizer : str or Optimizer
+            sgd, adam, adamw, rmsprop, rprop, or one of `fastnet.optimizers` with its settings.
+            Another one than in the last fit starts with a fresh state.
+        epochs : int
+            How many times to go through the samples.
+        batch_size : int, optional
+            Samples between two updates; None takes all of them. The last batch may be smaller.
+        reduction : {"mean", "sum"}
+            Whether a batch's losses are averaged (by their weights) or summed.
+        shuffle : bool
+            Whether every epoch takes the samples in a new order.
+        seed : int, None, numpy.random.RandomState or numpy.random.Generator
+            Where the orders come from. A later fit with the same seed goes on with the stream; None
+            takes fresh entropy.
+        sample_weight : array-like, shape (n_samples,), optional
+            Factors of the samples' losses, not negative.
+        l2 : float
+            l2 / 2 times the sum of the squared weights, without biases, is added to a batch's summed
+            losses, before the mean is taken (as scikit-learn's ``alpha``).
+        report_every : int, optional
+            Keep a `Report` of every so many epochs, the first one included.
+        callback : callable, optional
+            Called as ``callback(epoch, history)`` after each epoch; a true result stops training.
+        progress : bool
+            Whether to show a progress bar (needs tqdm).
+        threads : int, optional
+            At most how many threads to use; the results do not depend on it.
+        backend : {"numba", "exact", "numpy"}
+            The kernels; the reference, which gives the same bits, slowly; or plain NumPy with BLAS.
+
+        Returns
+        -------
+        History
+            Losses and reports. Ctrl-C ends training early with a warning and a valid history.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not one of the above; nothing is changed then.
+        DivergenceError
+            If the loss or a parameter stops being finite.
+
+        Examples
+        --------
+        >>> network = Network([1, 1], dtype="float64").initialize(seed=0)
+        >>> history = network.fit([[0.0], [1.0]], [1.0, 3.0], optimizer="rprop", epochs=200, backend="numpy")
+        >>> network.predict([[2.0]], backend="numpy").round(3).tolist()
+        [[5.0]]
+        """
+        from fastnet import training
+
+        return training.fit(
+            self,
+            X,
+            y,
+            loss=loss,
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            reduction=reduction,
+            shuffle=shuffle,
+            seed=seed,
+            sample_weight=sample_weight,
+            l2=l2,
+            report_every=report_every,
+            callback=callback,
+            progress=progress,
+            threads=threads,
+            backend=backend,
+        )
+
+    def predict(self, X: ArrayLike, backend: str = "numba") -> NDArray[np.floating]:
+        """The outputs for the rows of X.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_inputs)
+            Finite real numbers, rounded to `dtype`.
+        backend : {"numba", "exact", "numpy"}
+            As for `fit`.
+
+        Returns
+        -------
+        (n_samples, n_outputs) array of `dtype`
+            The outputs, after the output activation.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X does not fit the network, or there is no such backend.
+
+        Examples
+        --------
+        >>> Network.from_arrays([[[2.0]]], [[1.0]]).predict([[3.0]], backend="numpy")
+        array([[7.]])
+        """
+        from fastnet import training
+
+        return training.predict(self, X, backend)
+
+    def fit_output_layer(self, X: ArrayLike, y: ArrayLike, backend: str = "numba") -> Self:
+        """Set the last layer to the least-squares solution, given the layers below it.
+
+        With one layer and without bias, the weights become pinv(X) y. Of several solutions the one of
+        least norm is taken. It comes from LAPACK: its last bits depend on the machine.
+
+        Parameters
+        ----------
+        X : array-like, shape (n_samples, n_inputs)
+        y : array-like, shape (n_samples, n_outputs)
+        backend : {"numba", "exact", "numpy"}
+            What computes the outputs of the layers below.
+
+        Returns
+        -------
+        Network
+            This network.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X and y do not fit the network, or its output activation is not the identity.
+
+        Examples
+        --------
+        >>> network = Network([3, 2], bias=False)
+        >>> network.fit_output_layer([[4, 2, 3], [2, 0, 1]], [[1, 0], [0, 1]]).weights[0].round(8)
+        array([[-0.08333333,  0.58333333],
+               [ 0.41666667, -0.91666667],
+               [ 0.16666667, -0.16666667]])
+        """
+        from fastnet import training
+
+        training.fit_output_layer(self, X, y, backend)
         return self
 
     def copy(self) -> Self:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnet.history import History
 from fastnet.network import Network
 from fastnet.optimizers import SGD
-from fastnet.training import History
 
 Array = NDArray[np.floating]
 #: Weights, and biases, of the layers in order.

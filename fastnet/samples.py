@@ -1,0 +1,109 @@
+"""What a network is trained on, checked and brought into the form that `train` takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastnet import contract
+from fastnet.contract import Samples
+from fastnet.network import Network
+from fastnet.validation import check_array
+
+
+def check_inputs(network: Network, X: ArrayLike) -> NDArray[np.floating]:
+    """Turn ``X`` into a (n_samples, n_inputs) array of the network's dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``X`` is not a matrix of finite numbers with a column for each input.
+    """
+    x = check_array("X", X, network.dtype, 2)
+    if x.shape[1] != network.n_inputs:
+        raise ValueError(
+            f"X must have {network.n_inputs} columns, one for each input of the network; got shape {x.shape}"
+        )
+    # To Numba a read-only array is another type, and would be another compilation.
+    return x if x.flags.writeable else x.copy()
+
+
+def check_samples(
+    network: Network, X: ArrayLike, y: ArrayLike, loss: int, sample_weight: ArrayLike | None
+) -> Samples:
+    """Check inputs, targets and weights against the network and the loss.
+
+    Parameters
+    ----------
+    network : Network
+    X : array-like, shape (n_samples, n_inputs)
+    y : array-like, shape (n_samples, n_outputs)
+        Or (n_samples,) where there is one output, or labels 0 … n_outputs - 1 for cross-entropy.
+    loss : int
+        Code of the loss.
+    sample_weight : array-like, shape (n_samples,), or None
+
+    Returns
+    -------
+    Samples
+        In the order given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something does not fit.
+    """
+    x = check_inputs(network, X)
+    targets = _check_targets(network, y, loss)
+    if len(targets) != len(x):
+        raise ValueError(f"X and y must have as many samples; got {len(x)} and {len(targets)}")
+    padded = np.zeros((len(x), network.layout[-1, contract.STRIDE]), network.dtype)
+    padded[:, : network.n_outputs] = targets
+    weight = _check_weight(network, sample_weight, len(x))
+    return Samples(x, padded, weight, np.empty((0, len(x)), np.int64))
+
+
+def _check_targets(network: Network, y: ArrayLike, loss: int) -> NDArray[np.floating]:
+    name = contract.LOSSES[loss]
+    if loss == contract.CROSS_ENTROPY:
+        if network.n_outputs < 2:
+            raise ValueError("loss 'cross_entropy' needs a network of at least 2 outputs; got 1")
+        if np.ndim(y) == 1:
+            return _one_hot(check_array("y", y, np.float64, 1), network.n_outputs)
+    targets = check_array("y", y, network.dtype, 2, column=True)
+    if targets.shape[1] != network.n_outputs:
+        labels = " (or be labels of shape (n_samples,))" if loss == contract.CROSS_ENTROPY else ""
+        raise ValueError(
+            f"y must have {network.n_outputs} columns, one for each output of the network{labels}; "
+            f"got shape {np.shape(y)}"
+        )
+    low, high = targets.min(), targets.max()
+    if loss in (contract.BINARY_CROSS_ENTROPY, contract.CROSS_ENTROPY) and (low < 0 or high > 1):
+        raise ValueError(f"y must lie in [0, 1] for loss {name!r}; got values from {low} to {high}")
+    if loss == contract.POISSON and low < 0:
+        raise ValueError(f"y must not be negative for loss {name!r}; got {low}")
+    return targets
+
+
+def _one_hot(labels: NDArray[np.floating], n_classes: int) -> NDArray[np.floating]:
+    wrong = (labels != np.floor(labels)) | (labels < 0) | (labels >= n_classes)
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise ValueError(
+            f"y must hold labels from 0 to {n_classes - 1}; got {labels[first]:g} at index {first} "
+            f"and {np.count_nonzero(wrong)} such labels in all"
+        )
+    return np.eye(n_classes)[labels.astype(np.intp)]
+
+
+def _check_weight(network: Network, sample_weight: Any, n_samples: int) -> NDArray[np.floating]:
+    if sample_weight is None:
+        return np.ones(n_samples, network.dtype)
+    weight = check_array("sample_weight", sample_weight, network.dtype, 1)
+    if len(weight) != n_samples:
+        raise ValueError(f"sample_weight must have shape ({n_samples},), a weight for each sample; got {weight.shape}")
+    if weight.min() < 0 or weight.max() == 0:
+        raise ValueError(f"sample_weight must not be negative, nor zero everywhere; got a least one of {weight.min()}")
+    return weight if weight.flags.writeable else weight.copy()
