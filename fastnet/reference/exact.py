@@ -64,10 +64,15 @@ def _two_product(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def _round_to_odd(total: Array, error: Array) -> Array:
-    """The sum of a float64 and its rounding error, rounded to odd instead of to nearest."""
-    bits = total.view(np.int64)
-    step = np.subtract(error > 0, error < 0, dtype=np.int64)
-    return (bits + np.where(total < 0, -step, step) * (~bits & 1)).view(np.float64)
+    """The sum of a float64 and its rounding error, rounded to odd instead of to nearest.
+
+    An inexact total is truncated (one bit pattern down if it was rounded away from zero), and its
+    last bit is set.
+    """
+    negative = error < 0
+    inexact = negative | (error > 0)
+    was_rounded_up = inexact & (negative ^ (total < 0))
+    return ((total.view(np.int64) - was_rounded_up) | inexact).view(np.float64)
 
 
 def _add_product(product: Array, error: Array, c: Array) -> Array:
@@ -142,9 +147,10 @@ def _ordered_sum(a: Array, b: Array, start: Array) -> Array:
     total = start
     per_term = max(1, a[..., :1].size * b.shape[-1])
     chunk = max(1, _PRODUCTS_AT_ONCE // per_term)
+    a_terms, b_terms = np.moveaxis(a, -1, 0), np.moveaxis(b, -2, 0)
     for first in range(0, n_terms, chunk):
-        left = np.moveaxis(a[..., first : first + chunk], -1, 0)[..., None]
-        right = np.moveaxis(b[..., first : first + chunk, :], -2, 0)[..., None, :]
+        left = a_terms[first : first + chunk, ..., None]
+        right = b_terms[first : first + chunk, ..., None, :]
         if a.dtype == np.float32:
             with np.errstate(all="ignore"):
                 products = left.astype(np.float64) * right
@@ -228,13 +234,13 @@ def sum_in_order(values: Array) -> Array:
 
 def _polynomial(x: Array, terms: Sequence[float]) -> Array:
     """Estrin's scheme: neighbours are joined by fma, then the powers x, x^2, x^4 ... join the pairs."""
-    level: list[Array | float] = list(terms)
+    level = np.array(terms, x.dtype).reshape(-1, *[1] * x.ndim)
     while len(level) > 1:
-        joined: list[Array | float] = [fma(x, level[i + 1], level[i]) for i in range(0, len(level) - 1, 2)]
-        level = joined + ([level[-1]] if len(level) % 2 else [])
+        joined = fma(x, level[1::2], level[: len(level) // 2 * 2 : 2])
+        unpaired = np.broadcast_to(level[-1:], (len(level) % 2, *x.shape))
+        level = np.concatenate([joined, unpaired])
         if len(level) > 1:
             x = x * x
-    assert isinstance(level[0], np.ndarray)
     return level[0]
 
 
