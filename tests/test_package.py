@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: The parts of the package that each part may import; parts not named in a row are above it.
 BASE = {"contract", "coefficients", "validation", "layout", "initialization"}
 SETTINGS = {"losses", "optimizers", "schedules"}
-ENGINE = BASE | SETTINGS | {"network", "training"}
+ENGINE = BASE | SETTINGS | {"history", "network", "samples", "training"}
 EVERYTHING = ENGINE | {"persistence", "ensemble", "estimators", "reference", "kernels", "__init__"}
 MAY_IMPORT = {
     "contract": set(),
@@ -34,9 +34,11 @@ MAY_IMPORT = {
     "optimizers": BASE | {"schedules"},
     "reference": {"contract", "coefficients", "reference"},
     "kernels": {"contract", "coefficients", "kernels"},
-    "network": BASE | SETTINGS,
-    "persistence": BASE | {"network"},
-    "training": BASE | SETTINGS | {"network"},
+    "persistence": BASE,
+    "network": BASE | SETTINGS | {"persistence"},
+    "samples": BASE | SETTINGS | {"network"},
+    "history": set(),
+    "training": BASE | SETTINGS | {"network", "samples", "history"},
     "ensemble": ENGINE,
     "estimators": ENGINE,
     "testing": EVERYTHING | {"testing"},
@@ -46,7 +48,7 @@ MAY_IMPORT = {
 }
 #: What may be imported inside a function besides, when it is needed.
 MAY_IMPORT_LAZILY = {
-    "network": {"persistence", "training"},
+    "network": {"training"},
     "training": {"reference", "kernels"},
     "ensemble": {"reference", "kernels"},
     "__init__": {"kernels", "reference"},

@@ -1,0 +1,78 @@
+"""The demo shows what it measured, and fails if a figure or a bit is off."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fastnet.bench import demo
+from fastnet.bench.notebooks import NOTEBOOK_2, NOTEBOOK_3, Notebook
+
+SHORT = (
+    replace(NOTEBOOK_2, epochs=10),
+    replace(NOTEBOOK_3, epochs=10, printed=NOTEBOOK_3.printed[:1]),
+)
+
+
+@pytest.fixture(autouse=True)
+def short_notebooks(monkeypatch):
+    monkeypatch.setattr(demo, "NOTEBOOKS", SHORT)
+    monkeypatch.setattr(demo, "random_starts", lambda n_starts: (f"{n_starts} random starts", []))
+
+
+def test_tables_picture_and_readme(tmp_path, capsys):
+    picture, readme = tmp_path / "demo.png", tmp_path / "README.md"
+    readme.write_text(f"before\n{demo.README_BEGIN}\nold\n{demo.README_END}\nafter\n")
+    assert demo.main(["--quick", "--output", str(picture), "--readme", str(readme)]) == 0
+    printed = capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    written = readme.read_text()
+    assert written.startswith(f"before\n{demo.README_BEGIN}\n")
+    assert written.endswith(f"\n{demo.README_END}\nafter\n")
+    assert "old" not in written
+    tables = [line for line in written.splitlines() if line.startswith("|")]
+    assert tables == [line for line in printed.splitlines() if line.startswith("|")]
+    assert len(tables) == len(SHORT) * (2 + len(demo.BACKENDS))
+    for table in (tables[:6], tables[6:]):
+        assert len({len(line) for line in table}) == 1
+
+
+def test_a_wrong_figure_fails(monkeypatch, capsys):
+    figure = SHORT[1].printed[0]
+    other = figure[:-1] + str((int(figure[-1]) + 1) % 10)
+    monkeypatch.setattr(demo, "NOTEBOOKS", [replace(SHORT[1], printed=(other,))])
+    assert demo.main(["--quick"]) == 1
+    wrong = capsys.readouterr().err
+    assert wrong.count(f"expected {other}") == len(demo.BACKENDS)
+
+
+def test_a_wrong_bit_fails(monkeypatch, tmp_path, capsys):
+    fit = Notebook.fit
+
+    def nudged(self, net, epochs, backend):
+        history = fit(self, net, epochs, backend)
+        if backend == "numba":
+            net.weights[0][0, 0] = np.nextafter(net.weights[0][0, 0], 9.0)
+        return history
+
+    monkeypatch.setattr(Notebook, "fit", nudged)
+    readme = tmp_path / "README.md"
+    text = f"{demo.README_BEGIN}\nold\n{demo.README_END}\n"
+    readme.write_text(text)
+    assert demo.main(["--quick", "--readme", str(readme)]) == 1
+    assert "the weights of numba and exact differ" in capsys.readouterr().err
+    assert readme.read_text() == text
+
+
+def test_outputs_outside_the_printed_range_fail(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(demo.notebooks, "outputs_of_starts", lambda n, _: np.linspace(0.2, 0.4, 3 * n).reshape(n, 3))
+    _, faults = demo.random_starts(10)
+    assert len(faults) == len(NOTEBOOK_2.printed)
+
+
+def test_readme_without_markers(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing")
+    with pytest.raises(ValueError, match=demo.README_BEGIN):
+        demo.write_readme(readme, "text")
