@@ -1,0 +1,142 @@
+"""The kernels give the bits of the exact reference: in every combination, and in every shape."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from fastnet import contract
+from tests.equality import HIDDEN, NOTEBOOK, OPTIMIZERS, Case
+from tests.support import assert_same_bits
+
+
+def assert_equal_training(case: Case) -> None:
+    """Train on both backends and compare all that is left behind."""
+    actual, desired = case.train("numba"), case.train("exact")
+    assert actual.keys() == desired.keys()
+    for name in desired:
+        try:
+            assert_same_bits(actual[name], desired[name])
+        except AssertionError as error:
+            raise AssertionError(f"{name} of {case}: {error}") from None
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", contract.LOSSES)
+def test_every_combination(loss: str, dtype: str, bias: bool) -> None:
+    # Shapes go round with the combinations: narrower than a vector, one vector, several and a rest.
+    widths = [(2, 3), (4, 9, 3), (3, 17, 2), (5, 1, 33)]
+    for i, activation in enumerate(HIDDEN):
+        for j, optimizer in enumerate(OPTIMIZERS):
+            output = contract.ACTIVATIONS[(i + 3 * j) % len(contract.ACTIVATIONS)]
+            assert_equal_training(
+                Case(
+                    widths[(i + j) % len(widths)],
+                    activation,
+                    output,
+                    loss,
+                    optimizer,
+                    dtype,
+                    bias,
+                    n_samples=7,
+                    batch_size=3,
+                    reduction=("mean", "sum")[j % 2],
+                    l2=0.01 * (j % 3),
+                    weighted=i % 2 == 1,
+                    seed=i + 10 * j,
+                )
+            )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", contract.LOSSES)
+@pytest.mark.parametrize("output_activation", contract.ACTIVATIONS)
+def test_every_output(output_activation: str, loss: str, dtype: str) -> None:
+    assert_equal_training(Case((3, 4, 5), "tanh", output_activation, loss, "adam", dtype, n_samples=9))
+
+
+CASES = st.builds(
+    Case,
+    layer_sizes=st.lists(st.integers(1, 40), min_size=2, max_size=5).map(tuple),
+    activation=st.sampled_from(HIDDEN),
+    output_activation=st.sampled_from(contract.ACTIVATIONS),
+    loss=st.sampled_from(contract.LOSSES),
+    optimizer=st.sampled_from(list(OPTIMIZERS)),
+    dtype=st.sampled_from(["float32", "float64"]),
+    bias=st.booleans(),
+    n_samples=st.integers(1, 75),
+    batch_size=st.one_of(st.none(), st.integers(1, 70)),
+    epochs=st.just(1),
+    reduction=st.sampled_from(["sum", "mean"]),
+    l2=st.sampled_from([0.0, 0.01]),
+    shuffle=st.booleans(),
+    weighted=st.booleans(),
+    seed=st.integers(0, 1000),
+).filter(lambda case: case.loss != "cross_entropy" or case.layer_sizes[-1] > 1)
+
+
+def runs_finitely(case: Case) -> bool:
+    """Whether the case's batches are few enough for the reference, which takes milliseconds for each."""
+    return case.n_samples <= 12 * (case.batch_size or case.n_samples)
+
+
+@settings(
+    max_examples=120,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+@given(case=CASES.filter(runs_finitely))
+def test_every_shape(case: Case) -> None:
+    assert_equal_training(case)
+
+
+@pytest.mark.exhaustive
+@settings(
+    max_examples=3000,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+@given(case=CASES.filter(runs_finitely))
+def test_every_shape_at_length(case: Case) -> None:
+    assert_equal_training(replace(case, epochs=3))
+
+
+@pytest.mark.parametrize("batch_size", [256, 257, 600, None])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batches_of_several_blocks(dtype: str, batch_size: int | None) -> None:
+    assert_equal_training(
+        Case((4, 9, 2), "silu", "identity", "huber", "adam", dtype, n_samples=700, batch_size=batch_size, l2=0.1)
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_notebook(dtype: str) -> None:
+    assert_equal_training(replace(NOTEBOOK, dtype=dtype, seed=4))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_padding_stays_zero(dtype: str) -> None:
+    case = Case((3, 5, 3), "sigmoid", "sigmoid", "squared_error", "adam", dtype, epochs=20)
+    buffer = case.train("numba")["parameter_buffer"]
+    n_parameters = 3 * 5 + 5 + 5 * 3 + 3
+    assert np.count_nonzero(buffer) == n_parameters
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_moments_of_a_dead_input_are_flushed(dtype: str) -> None:
+    # A dead unit's moments decay by 0.9 and 0.999 a step, and would stay subnormal from step 830 on.
+    case = Case((3, 4, 1), "relu", "identity", "squared_error", "adam", dtype, epochs=2000, batch_size=None)
+    slots = case.train("numba")["optimizer slots"]
+    magnitude = np.abs(slots[slots != 0])
+    assert magnitude.min() >= (2.0**-100 if dtype == "float32" else 2.0**-900)
