@@ -138,7 +138,7 @@ def table(notebook: Notebook, results: dict[str, Result]) -> str:
         (
             "backend",
             "first call, s",
-            "s",
+            "seconds",
             "ns an epoch",
             "speed, loop = 1",
             "largest difference",
