@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +28,18 @@ class Report:
     mean_absolute_error: float
 
 
-@dataclass
+@dataclass(eq=False)
 class History:
     """The course of a fit.
 
     Attributes
     ----------
     loss_curve, mean_absolute_error : (n_epochs,) float64 array
-        One entry for each epoch: the loss with its reduction and penalty, and the mean of
-        \\|y - prediction\\|. Each batch counts with the parameters before its step.
-    reports : list of Report
-        One for every ``report_every``-th epoch, the first included.
+        One entry for each epoch: the loss with its reduction and penalty, and the mean
+        distance of predictions from y, without weights. Each batch counts with the parameters before
+        its step.
+    report_every : int or None
+        Every how many epochs there is a report.
     stopped_by : str or None
         None after all epochs, else "callback", "interrupt" or "divergence".
 
@@ -51,13 +54,24 @@ class History:
 
     loss_curve: NDArray[np.float64]
     mean_absolute_error: NDArray[np.float64]
-    reports: list[Report] = field(default_factory=list)
+    report_every: int | None = None
     stopped_by: str | None = None
 
     @property
     def n_epochs(self) -> int:
-        """The number of whole epochs that were run."""
+        """The number of epochs that were run."""
         return len(self.loss_curve)
+
+    @property
+    def reports(self) -> list[Report]:
+        """One for every ``report_every``-th epoch, the first included, but for one that diverged."""
+        if self.report_every is None:
+            return []
+        return [
+            Report(epoch, float(self.loss_curve[epoch]), float(self.mean_absolute_error[epoch]))
+            for epoch in range(0, self.n_epochs, self.report_every)
+            if isfinite(self.loss_curve[epoch])
+        ]
 
 
 class DivergenceError(FloatingPointError):
@@ -67,25 +81,50 @@ class DivergenceError(FloatingPointError):
 
     Attributes
     ----------
+    what : str
+        "the loss" or "a parameter".
     epoch : int
-        The epoch whose loss was not finite, or whose steps made a parameter so.
+        The epoch with the batch whose loss was not finite, or whose steps made a parameter so.
     layer : int
-        The first layer, counted from 1, with a parameter or an output that is not finite.
+        The first layer, counted from 1, with a parameter that is not finite; without one, the first
+        whose output is not, or else the last.
     history : History
-        All epochs up to this one.
+        All epochs up to this one, which may have ended with that batch.
     parameters : (n_parameters,) array
-        The parameters at the last report (or else at the start of the fit).
+        The parameters at the last report with a finite loss, before its epoch's steps; or else at the
+        start of the fit.
+    parameters_epoch : int
+        The epoch of that report, or 0.
     """
 
     def __init__(
-        self, what: str, epoch: int, layer: int, history: History, parameters: NDArray[np.floating]
+        self,
+        what: str,
+        epoch: int,
+        layer: int,
+        history: History,
+        parameters: NDArray[np.floating],
+        parameters_epoch: int,
     ) -> None:
         super().__init__(
             f"{what} is not finite at epoch {epoch}, first in layer {layer}; the network is set back to its "
-            "parameters at the last report. Try a smaller learning_rate, reduction='mean' or smaller inputs "
-            "(mean 0, variance 1)"
+            f"parameters before epoch {parameters_epoch}. Try a smaller learning_rate, reduction='mean' or smaller "
+            "inputs (mean 0, variance 1)"
         )
+        self.what = what
         self.epoch = epoch
         self.layer = layer
         self.history = history
         self.parameters = parameters
+        self.parameters_epoch = parameters_epoch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is unpickled from its message, which here is none of the arguments.
+        return type(self), (
+            self.what,
+            self.epoch,
+            self.layer,
+            self.history,
+            self.parameters,
+            self.parameters_epoch,
+        )

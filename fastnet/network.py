@@ -301,8 +301,9 @@ class Network:
         X : array-like, shape (n_samples, n_inputs)
             Finite real numbers, rounded to `dtype`.
         y : array-like, shape (n_samples, n_outputs)
-            Targets; (n_samples,) will do for one output. For cross_entropy also integer labels of
-            shape (n_samples,).
+            Targets; (n_samples,) will do for one output. For cross_entropy probabilities, which
+            with a softmax have to add up to 1 in each row, or labels 0 … n_outputs - 1 of shape
+            (n_samples,).
         loss : str, Huber or Quantile
             squared_error (half the sum of squares), binary_cross_entropy, cross_entropy, poisson,
             absolute_error, huber or quantile. A sample's loss is summed over the outputs.
@@ -328,7 +329,10 @@ class Network:
         report_every : int, optional
             Keep a `Report` of every so many epochs, the first one included.
         callback : callable, optional
-            Called as ``callback(epoch, history)`` after each epoch; a true result stops training.
+            Called as ``callback(epoch, history)`` after each epoch, with the history up to it, whose
+            arrays are read-only; a true result stops training. The network is then as after a fit
+            of so many epochs: it can be copied, asked for predictions and given other parameters.
+            An exception leaves it so.
         progress : bool
             Whether to show a progress bar (needs tqdm).
         threads : int, optional
@@ -339,14 +343,18 @@ class Network:
         Returns
         -------
         History
-            Losses and reports. Ctrl-C ends training early with a warning and a valid history.
+            Losses and reports. Ctrl-C ends training early with a warning and the history up to it:
+            an epoch that it cuts off is undone, so that another fit goes on with the same bits. A
+            second Ctrl-C raises `KeyboardInterrupt` at once.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument is not one of the above; nothing is changed then.
+            If an argument is not one of the above, or the network's parameters are not finite;
+            nothing is changed then.
         DivergenceError
-            If the loss or a parameter stops being finite.
+            If the loss or a parameter stops being finite: it has the history, and the parameters
+            before the last report with a finite loss, to which the network is set back.
 
         Examples
         --------
@@ -427,7 +435,8 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If X and y do not fit the network, or its output activation is not the identity.
+            If X and y do not fit the network, its output activation is not the identity, or a number
+            on the way is not finite; nothing is changed then.
 
         Examples
         --------

@@ -12,6 +12,9 @@ from fastnet.contract import Samples
 from fastnet.network import Network
 from fastnet.validation import check_array
 
+#: How far the probabilities of a sample may be from adding up to 1: they may have been rounded to a few digits.
+_SUM_TOLERANCE = 0.01
+
 
 def check_inputs(network: Network, X: ArrayLike) -> NDArray[np.floating]:
     """Turn ``X`` into a (n_samples, n_inputs) array of the network's dtype.
@@ -30,9 +33,7 @@ def check_inputs(network: Network, X: ArrayLike) -> NDArray[np.floating]:
     return x if x.flags.writeable else x.copy()
 
 
-def check_samples(
-    network: Network, X: ArrayLike, y: ArrayLike, loss: int, sample_weight: ArrayLike | None
-) -> Samples:
+def check_samples(network: Network, X: ArrayLike, y: ArrayLike, loss: int, sample_weight: ArrayLike | None) -> Samples:
     """Check inputs, targets and weights against the network and the loss.
 
     Parameters
@@ -70,7 +71,7 @@ def _check_targets(network: Network, y: ArrayLike, loss: int) -> NDArray[np.floa
     if loss == contract.CROSS_ENTROPY:
         if network.n_outputs < 2:
             raise ValueError("loss 'cross_entropy' needs a network of at least 2 outputs; got 1")
-        if np.ndim(y) == 1:
+        if _is_flat(y):
             return _one_hot(check_array("y", y, np.float64, 1), network.n_outputs)
     targets = check_array("y", y, network.dtype, 2, column=True)
     if targets.shape[1] != network.n_outputs:
@@ -84,7 +85,23 @@ def _check_targets(network: Network, y: ArrayLike, loss: int) -> NDArray[np.floa
         raise ValueError(f"y must lie in [0, 1] for loss {name!r}; got values from {low} to {high}")
     if loss == contract.POISSON and low < 0:
         raise ValueError(f"y must not be negative for loss {name!r}; got {low}")
+    if loss == contract.CROSS_ENTROPY and network.activations[-1] == "softmax":
+        # The derivative a - y is that of the loss for such y only.
+        sums = targets.sum(axis=1, dtype=np.float64)
+        wrong = int(np.argmax(np.abs(sums - 1.0)))
+        if abs(sums[wrong] - 1.0) > _SUM_TOLERANCE:
+            raise ValueError(
+                f"y must have rows that add up to 1 for loss {name!r} and softmax; got {sums[wrong]:g} at index {wrong}"
+            )
     return targets
+
+
+def _is_flat(y: ArrayLike) -> bool:
+    try:
+        return np.ndim(y) == 1
+    except ValueError:
+        # Lists of unequal lengths, which are refused later.
+        return False
 
 
 def _one_hot(labels: NDArray[np.floating], n_classes: int) -> NDArray[np.floating]:
@@ -95,7 +112,9 @@ def _one_hot(labels: NDArray[np.floating], n_classes: int) -> NDArray[np.floatin
             f"y must hold labels from 0 to {n_classes - 1}; got {labels[first]:g} at index {first} "
             f"and {np.count_nonzero(wrong)} such labels in all"
         )
-    return np.eye(n_classes)[labels.astype(np.intp)]
+    one_hot = np.zeros((len(labels), n_classes))
+    one_hot[np.arange(len(labels)), labels.astype(np.intp)] = 1.0
+    return one_hot
 
 
 def _check_weight(network: Network, sample_weight: Any, n_samples: int) -> NDArray[np.floating]:

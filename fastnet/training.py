@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from types import FrameType
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from math import isfinite
+from threading import Event
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnet import contract
+from fastnet.backends import Backend, load_backend
 from fastnet.contract import Objective, Progress, Samples, Update
-from fastnet.history import DivergenceError, History, Report
+from fastnet.history import DivergenceError, History
+from fastnet.interruption import held_interrupt
 from fastnet.losses import Huber, Quantile, get_loss
 from fastnet.network import Network
 from fastnet.optimizers import Optimizer, get_optimizer
@@ -32,59 +32,18 @@ from fastnet.validation import (
     check_random_source,
 )
 
-BACKENDS = ("numba", "exact", "numpy")
 REDUCTIONS = ("sum", "mean")
 
 #: Seconds that a call of compiled code should take: Ctrl-C is looked for between calls.
 _CALL_SECONDS = 0.04
+#: Multiplications of a call that predicts: some 10 ms.
+_PREDICTED_AT_ONCE = 1 << 26
 #: Row indices of shuffled epochs that are drawn at a time.
 _INDICES_AT_ONCE = 1 << 20
+#: Epochs for which there is room at first, and whose learning rates are computed at a time.
+_EPOCHS_AT_ONCE = 1 << 16
 
 Callback = Callable[[int, History], Any]
-
-
-class Backend(Protocol):
-    """The functions that a backend has; `fastnet.reference.network` and `fastnet.kernels.network` describe them."""
-
-    def forward(self, layout: Any, parameters: Any, x: Any, out: Any) -> Any: ...
-    def train(
-        self,
-        layout: Any,
-        parameters: Any,
-        samples: Samples,
-        objective: Objective,
-        update: Update,
-        progress: Progress,
-        n_blocks: int,
-    ) -> int: ...
-
-
-@dataclass
-class _Functions:
-    forward: Callable[..., Any]
-    train: Callable[..., int]
-
-
-def load_backend(name: str) -> Backend:
-    """The functions of a backend, imported only when they are asked for.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If there is no backend of that name.
-    """
-    check_choice("backend", name, BACKENDS)
-    if name == "numba":
-        from fastnet.kernels import network as kernels
-
-        return _Functions(kernels.forward, kernels.train)
-    from fastnet.reference import blas, exact
-    from fastnet.reference import network as reference
-
-    arithmetic = exact if name == "exact" else blas
-    return _Functions(
-        partial(reference.forward, arithmetic=arithmetic), partial(reference.train, arithmetic=arithmetic)
-    )
 
 
 @dataclass
@@ -99,10 +58,16 @@ class TrainingState:
     source: RandomSource
 
     @classmethod
-    def start(cls, network: Network, optimizer: Optimizer, seed: Any, source: RandomSource) -> TrainingState:
-        """The state before a first step."""
-        slots = optimizer.initial_slots(network.parameter_buffer.size, network.dtype)
-        return cls(optimizer, slots, np.ones(2), 0, seed, source)
+    def for_fit(cls, network: Network, optimizer: Optimizer, seed: int | RandomSource | None) -> TrainingState:
+        """The state with which a fit begins: that of the last one, as far as the settings are the same."""
+        source = check_random_source("seed", seed)
+        state: TrainingState | None = network._training
+        if state is None or state.optimizer != optimizer:
+            slots = optimizer.initial_slots(network.parameter_buffer.size, network.dtype)
+            return cls(optimizer, slots, np.ones(2), 0, seed, source)
+        if state.seed is seed or state.seed == seed:
+            return state
+        return replace(state, seed=seed, source=source)
 
 
 def fit(
@@ -133,6 +98,8 @@ def fit(
     shuffle = check_boolean("shuffle", shuffle)
     progress = check_boolean("progress", progress)
     l2 = check_number("l2", l2, low=0.0)
+    if batch_size is not None:
+        batch_size = check_integer("batch_size", batch_size, 1)
     if report_every is not None:
         report_every = check_integer("report_every", report_every, 1)
     if threads is not None:
@@ -141,25 +108,26 @@ def fit(
         raise TypeError(f"callback must be callable; got {callback!r} of type {type(callback).__name__}")
     if progress:
         _import_tqdm()
-    source = check_random_source("seed", seed)
     functions = load_backend(backend)
     samples = check_samples(network, X, y, loss_code, sample_weight)
     n_samples = len(samples.x)
-    batch_size = n_samples if batch_size is None else min(check_integer("batch_size", batch_size, 1), n_samples)
+    batch_size = n_samples if batch_size is None else min(batch_size, n_samples)
     objective = Objective(loss_code, parameter, reduction == "mean", l2, batch_size)
-
-    state = network._training
-    if state is None or state.optimizer != optimizer:
-        state = TrainingState.start(network, optimizer, seed, source)
-    elif state.seed is not seed and state.seed != seed:
-        state.seed, state.source = seed, source
-    network._training = state
+    _check_parameters(network)
+    state = TrainingState.for_fit(network, optimizer, seed)
     run = _Run(network, samples, objective, state, functions, epochs, report_every, shuffle)
+    # Compilation, which Ctrl-C ends as it ends anything, is over before signals are held back.
+    run.train(0)
+    network._training = state
     return run.to_the_end(callback, progress)
 
 
 class _Run:
-    """One fit: the records that `train` changes, and the epochs at which it is called anew."""
+    """One fit: the records that `train` changes, and the epochs at which it is called anew.
+
+    Training goes from stop to stop. Between two stops lie as many whole epochs as take about
+    `_CALL_SECONDS`, in one call of the backend; of an epoch that takes longer, a part in each call.
+    """
 
     def __init__(
         self,
@@ -174,159 +142,176 @@ class _Run:
     ) -> None:
         self.network, self.samples, self.objective, self.state = network, samples, objective, state
         self.functions, self.epochs, self.report_every, self.shuffle = functions, epochs, report_every, shuffle
-        self.update = Update(
-            state.optimizer.kind,
-            state.optimizer.settings,
-            state.slots,
-            state.powers,
-            state.optimizer.rates(state.n_epochs, epochs),
-        )
-        self.progress = Progress(
-            np.zeros(5, np.int64),
-            np.zeros(contract.N_SUMS),
-            np.zeros_like(network.parameter_buffer),
-            np.zeros(epochs),
-            np.zeros(epochs),
-        )
-        self.first_epoch = state.n_epochs
-        self.reports: list[Report] = []
-        self.parameters_at_report = network.parameters
-        n_parameters, rows = network.n_parameters, min(objective.batch_size, contract.BLOCK_ROWS)
-        # A guess to start with: blocks of a call at a slow 10^8 operations a second.
-        self.n_blocks = max(1, int(_CALL_SECONDS * 1e8 / (6.0 * n_parameters * rows)))
+        n_samples, batch_size = len(samples.x), objective.batch_size
+        self.n_batches = -(-n_samples // batch_size)
+        self.blocks_per_epoch = n_samples // batch_size * _n_blocks(batch_size) + _n_blocks(n_samples % batch_size)
+        # Of the first call nothing is known; the next ones go by its time.
+        self.blocks_per_call = 1
+        self.epochs_before = state.n_epochs
+        self.parameters_at_report, self.parameters_epoch = network.parameters, 0
+        #: Losses and mean absolute errors of the epochs, with room for more of them.
+        self.curves = np.zeros((2, min(epochs, _EPOCHS_AT_ONCE)))
+        self.sums, self.gradient = np.zeros(contract.N_SUMS), np.zeros_like(network.parameter_buffer)
+        self._begin_span(0)
+
+    def _begin_span(self, epoch: int) -> None:
+        """Make the records for the next epochs: cursor, learning rates and curves count from this one."""
+        if epoch == self.curves.shape[1]:
+            room = np.zeros((2, min(self.epochs - epoch, epoch)))
+            self.curves = np.concatenate([self.curves, room], axis=1)
+        self.span_first = epoch
+        self.span_end = min(self.curves.shape[1], epoch + _EPOCHS_AT_ONCE)
+        losses, errors = self.curves[:, epoch : self.span_end]
+        self.progress = Progress(np.zeros(5, np.int64), self.sums, self.gradient, losses, errors)
+        optimizer = self.state.optimizer
+        rates = optimizer.rates(self.epochs_before + epoch, self.span_end - epoch)
+        self.update = Update(optimizer.kind, optimizer.settings, self.state.slots, self.state.powers, rates)
 
     @property
     def epoch(self) -> int:
         """The number of whole epochs run."""
-        return int(self.progress.cursor[contract.EPOCH])
-
-    def history(self, stopped_by: str | None = None) -> History:
-        """The history up to now."""
-        done = slice(self.epoch)
-        progress = self.progress
-        return History(
-            progress.loss_curve[done].copy(), progress.mean_absolute_error[done].copy(), self.reports, stopped_by
-        )
+        return self.span_first + int(self.progress.cursor[contract.EPOCH])
 
     def to_the_end(self, callback: Callback | None, show_progress: bool) -> History:
         """Train until the epochs are run, or something stops it."""
-        # Compilation, which Ctrl-C ends as it ends anything, is over before signals are held back.
-        self._train(0)
         stopped_by = None
-        with _held_interrupt() as interrupted, _progress_bar(self.epochs, show_progress) as advance:
-            try:
-                while self.epoch < self.epochs and stopped_by is None:
-                    self._set_next_stop(every_epoch=callback is not None)
-                    status = self._advance_to_stop(interrupted, advance)
-                    if status == contract.NOT_FINITE:
-                        raise self._diverged()
-                    if status == contract.FINISHED:
-                        self._report()
-                        if callback is not None and callback(self.epoch - 1, self.history()):
-                            stopped_by = "callback"
-                    if interrupted.is_set():
-                        stopped_by = "interrupt"
-            finally:
-                self._settle()
+        with held_interrupt() as interrupted, _progress_bar(self.epochs, show_progress) as advance:
+            while self.epoch < self.epochs and stopped_by is None:
+                epoch = self.epoch
+                is_reported = self.report_every is not None and epoch % self.report_every == 0
+                parameters = self.network.parameters if is_reported else None
+                status = self._train_to(self._next_stop(every_epoch=callback is not None), interrupted)
+                advance(self.epoch - epoch)
+                if parameters is not None and isfinite(self.curves[0, epoch]):
+                    self.parameters_at_report, self.parameters_epoch = parameters, epoch
+                if status == contract.NOT_FINITE:
+                    raise self._diverged()
+                if status == contract.FINISHED and callback is not None:
+                    so_far = self._history(self.curves[:, : self.epoch])
+                    # What has been is not changed any more; this saves a copy of it in every epoch.
+                    so_far.loss_curve.flags.writeable = so_far.mean_absolute_error.flags.writeable = False
+                    if callback(self.epoch - 1, so_far):
+                        stopped_by = "callback"
+                if interrupted.is_set():
+                    stopped_by = "interrupt"
         if stopped_by == "interrupt":
             warnings.warn(
                 f"training was interrupted after {self.epoch} of {self.epochs} epochs", RuntimeWarning, stacklevel=4
             )
-        return self.history(stopped_by)
+        return self._history(self.curves[:, : self.epoch].copy(), stopped_by)
 
-    def _train(self, n_blocks: int) -> int:
+    def train(self, n_blocks: int) -> int:
+        """Call the backend's `train` for at most ``n_blocks`` blocks."""
+        layout, parameters = self.network.layout, self.network.parameter_buffer
         return self.functions.train(
-            self.network.layout,
-            self.network.parameter_buffer,
-            self.samples,
-            self.objective,
-            self.update,
-            self.progress,
-            n_blocks,
+            layout, parameters, self.samples, self.objective, self.update, self.progress, n_blocks
         )
 
-    def _set_next_stop(self, every_epoch: bool) -> None:
-        """Stop before an epoch that is reported, to keep its parameters, and after it."""
-        epoch, stop = self.epoch, self.epochs
+    def _next_stop(self, every_epoch: bool) -> int:
+        """The epoch up to which to train; before and after one that is reported there is a stop."""
+        epoch = self.epoch
+        n_epochs = 1 if every_epoch else max(1, self.blocks_per_call // self.blocks_per_epoch)
         if self.report_every is not None:
             since = epoch % self.report_every
-            if since == 0:
-                self.parameters_at_report = self.network.parameters
-                stop = min(stop, epoch + 1)
-            stop = min(stop, epoch - since + self.report_every)
-        if every_epoch:
-            stop = epoch + 1
+            n_epochs = min(n_epochs, self.report_every - since if since else 1)
         if self.shuffle:
-            stop = min(stop, self._draw_order(stop))
-        self.progress.cursor[contract.STOP_EPOCH] = stop
+            n_epochs = min(n_epochs, max(1, _INDICES_AT_ONCE // len(self.samples.x)))
+        return min(self.epochs, epoch + n_epochs)
 
-    def _draw_order(self, stop: int) -> int:
-        """Draw the orders of the next epochs, and return the epoch up to which they reach."""
-        n_samples = len(self.samples.x)
-        stop = min(stop, self.epoch + max(1, _INDICES_AT_ONCE // n_samples))
-        self.source_state = _get_state(self.state.source)
-        order = np.empty((stop - self.epoch, n_samples), np.int64)
+    def _train_to(self, stop: int, interrupted: Event) -> int:
+        """Train up to a stop; epochs that an interrupt or an exception has cut off are undone."""
+        start = time.perf_counter()
+        if self.epoch == self.span_end:
+            self._begin_span(self.epoch)
+        first, stop = self.epoch, min(stop, self.span_end)
+        n_left = (stop - first) * self.blocks_per_epoch
+        random_state = _get_state(self.state.source) if self.shuffle else None
+        # Compiled code that stops within a full batch, or only after whole epochs, has nothing to undo.
+        has_parts = n_left > self.blocks_per_call and self.n_batches > 1
+        changed = (self.network.parameter_buffer, self.state.slots, self.state.powers)
+        before = [array.copy() for array in changed] if has_parts or not self.functions.is_compiled else None
+        self.progress.cursor[contract.STOP_EPOCH] = stop - self.span_first
+        status = contract.PAUSED
+        try:
+            if self.shuffle:
+                self._draw_orders(stop)
+            while status == contract.PAUSED and not interrupted.is_set():
+                n_blocks = min(self.blocks_per_call, n_left)
+                status = self.train(n_blocks)
+                n_left -= n_blocks
+                now = time.perf_counter()
+                fitting = n_blocks * _CALL_SECONDS / max(now - start, 1e-9)
+                self.blocks_per_call, start = max(1, int(min(4 * self.blocks_per_call, fitting))), now
+        finally:
+            if status == contract.PAUSED and before is not None:
+                self.progress.cursor[contract.EPOCH] = first - self.span_first
+                for array, values in zip(changed, before, strict=True):
+                    array[...] = values
+            if status != contract.FINISHED and self.shuffle:
+                # One that diverged has taken its order.
+                self._rewind(random_state, self.epoch - first + (status == contract.NOT_FINITE))
+            self.state.n_epochs = self.epochs_before + self.epoch
+        return status
+
+    def _draw_orders(self, stop: int) -> None:
+        """Draw the orders of the epochs up to ``stop``."""
+        order = np.empty((stop - self.epoch, len(self.samples.x)), np.int64)
         for row in order:
-            row[:] = self.state.source.permutation(n_samples)
+            row[:] = self.state.source.permutation(len(row))
         self.samples = self.samples._replace(order=order)
-        self.progress.cursor[contract.FIRST_ORDERED_EPOCH] = self.epoch
-        return stop
+        self.progress.cursor[contract.FIRST_ORDERED_EPOCH] = self.progress.cursor[contract.EPOCH]
 
-    def _advance_to_stop(self, interrupted: threading.Event, advance: Callable[[int], None]) -> int:
-        """Call compiled code until the stop epoch; ``PAUSED`` after an interrupt."""
-        while True:
-            before, start = self.epoch, time.perf_counter()
-            status = self._train(self.n_blocks)
-            seconds = max(time.perf_counter() - start, 1e-6)
-            advance(self.epoch - before)
-            if status == contract.PAUSED:
-                self.n_blocks = max(1, int(self.n_blocks * min(4.0, _CALL_SECONDS / seconds)))
-            if status != contract.PAUSED or interrupted.is_set():
-                return status
+    def _rewind(self, random_state: Any, n_epochs: int) -> None:
+        """Leave the source of the orders as if only so many had been drawn since a state."""
+        _set_state(self.state.source, random_state)
+        for _ in range(n_epochs):
+            self.state.source.permutation(len(self.samples.x))
 
-    def _report(self) -> None:
-        epoch = self.epoch - 1
-        if self.report_every is not None and epoch % self.report_every == 0:
-            loss, error = self.progress.loss_curve[epoch], self.progress.mean_absolute_error[epoch]
-            self.reports.append(Report(epoch, float(loss), float(error)))
-
-    def _settle(self) -> None:
-        """Leave the state as if the epochs that were run had been asked for."""
-        self.state.n_epochs = self.first_epoch + self.epoch
-        if self.shuffle:
-            drawn_from = int(self.progress.cursor[contract.FIRST_ORDERED_EPOCH])
-            used = self.epoch - drawn_from
-            if used < len(self.samples.order):
-                _set_state(self.state.source, self.source_state)
-                for _ in range(used):
-                    self.state.source.permutation(len(self.samples.x))
+    def _history(self, curves: NDArray[np.float64], stopped_by: str | None = None) -> History:
+        return History(curves[0], curves[1], self.report_every, stopped_by)
 
     def _diverged(self) -> DivergenceError:
-        epoch = self.epoch
-        self.progress.cursor[contract.EPOCH] = epoch + 1
-        history = self.history("divergence")
+        history = self._history(self.curves[:, : self.epoch + 1].copy(), "divergence")
         layer, in_parameters = self._first_layer_not_finite()
-        what = "a parameter" if in_parameters and np.isfinite(history.loss_curve[epoch]) else "the loss"
+        what = "a parameter" if in_parameters and isfinite(history.loss_curve[-1]) else "the loss"
+        epoch = self.epoch
         self.network.parameters = self.parameters_at_report
         self.network._training = None
-        return DivergenceError(what, epoch, layer, history, self.parameters_at_report)
+        return DivergenceError(what, epoch, layer, history, self.parameters_at_report, self.parameters_epoch)
 
     def _first_layer_not_finite(self) -> tuple[int, bool]:
         """The layer, counted from 1, and whether it is a parameter's."""
-        from fastnet.reference import activations, blas
-        from fastnet.reference.network import layers
+        layer = _layer_with_bad_parameters(self.network)
+        if layer is not None:
+            return layer, True
+        # A batch whose loss is not finite is the last one that was begun.
+        _, first, end, _, first_ordered = self.progress.cursor.tolist()
+        rows: Any = slice(first, end)
+        if self.shuffle:
+            rows = self.samples.order[self.epoch - self.span_first - first_ordered, first:end]
+        x = self.samples.x[rows]
+        for n_layers in range(1, self.network.n_layers + 1):
+            if not np.isfinite(_outputs(self.network, n_layers, x, self.functions)).all():
+                return n_layers, False
+        return self.network.n_layers, False
 
-        network = layers(self.network.layout, self.network.parameter_buffer)
-        for number, (weights, bias, _) in enumerate(network, 1):
-            if not (np.isfinite(weights).all() and (bias is None or np.isfinite(bias).all())):
-                return number, True
-        a = self.samples.x
-        with np.errstate(all="ignore"):
-            for number, (weights, bias, activation) in enumerate(network, 1):
-                a = activations.forward(activation, blas.affine(a, weights, bias), blas)
-                if not np.isfinite(a).all():
-                    return number, False
-        return len(network), False
+
+def _n_blocks(batch_size: int) -> int:
+    return -(-batch_size // contract.BLOCK_ROWS)
+
+
+def _check_parameters(network: Network) -> None:
+    """Nothing comes of training a network that is not finite; its views can be set to anything."""
+    layer = _layer_with_bad_parameters(network)
+    if layer is not None:
+        raise ValueError(f"the network's parameters must be finite to be trained; some of layer {layer} are not")
+
+
+def _layer_with_bad_parameters(network: Network) -> int | None:
+    for index, weights in enumerate(network.weights):
+        if not (np.isfinite(weights).all() and (not network.bias or np.isfinite(network.biases[index]).all())):
+            return index + 1
+    return None
 
 
 def _get_state(source: RandomSource) -> Any:
@@ -341,32 +326,7 @@ def _set_state(source: RandomSource, state: Any) -> None:
 
 
 @contextmanager
-def _held_interrupt() -> Iterator[threading.Event]:
-    """Note Ctrl-C instead of raising it, so that training stops between two calls; a second one raises."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        interrupted.set()
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:
-        # Somebody else handles or ignores Ctrl-C.
-        yield interrupted
-        return
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _progress_bar(epochs: int, shown: bool) -> Iterator[Callable[[int], None]]:
+def _progress_bar(epochs: int, shown: bool) -> Iterator[Callable[[int], Any]]:
     """A function that is told how many epochs have passed."""
     if not shown:
         yield lambda n_epochs: None
@@ -379,16 +339,24 @@ def _import_tqdm() -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install fastnet[progress]") from error
+        raise ImportError("progress=True needs tqdm: pip install tqdm (or fastnet[all])") from error
     return tqdm
 
 
 def predict(network: Network, X: ArrayLike, backend: str) -> NDArray[np.floating]:
     """The network's outputs; `fastnet.Network.predict` describes the arguments."""
     functions = load_backend(backend)
-    x = check_inputs(network, X)
-    out = np.empty((len(x), network.n_outputs), network.dtype)
-    functions.forward(network.layout, network.parameter_buffer, x, out)
+    return _outputs(network, network.n_layers, check_inputs(network, X), functions)
+
+
+def _outputs(network: Network, n_layers: int, x: NDArray[np.floating], functions: Backend) -> NDArray[np.floating]:
+    """The outputs of the network's first layers, in calls that are short enough for Ctrl-C."""
+    layout = network.layout[:n_layers]
+    out = np.empty((len(x), layout[-1, contract.N_OUTPUTS]), network.dtype)
+    n_rows = max(contract.BLOCK_ROWS, _PREDICTED_AT_ONCE // network.n_parameters)
+    for low in range(0, len(x), n_rows):
+        rows = slice(low, low + n_rows)
+        functions.forward(layout, network.parameter_buffer, x[rows], out[rows])
     return out
 
 
@@ -398,17 +366,20 @@ def fit_output_layer(network: Network, X: ArrayLike, y: ArrayLike, backend: str)
         raise ValueError(
             f"fit_output_layer needs a network whose output_activation is 'identity'; got {network.activations[-1]!r}"
         )
+    functions = load_backend(backend)
     samples = check_samples(network, X, y, contract.SQUARED_ERROR, None)
-    hidden = samples.x
-    if network.n_layers > 1:
-        below = network.layout[:-1]
-        hidden = np.empty((len(samples.x), below[-1, contract.N_OUTPUTS]), network.dtype)
-        load_backend(backend).forward(np.ascontiguousarray(below), network.parameter_buffer, samples.x, hidden)
-    terms = hidden.astype(np.float64)
+    below = samples.x if network.n_layers == 1 else _outputs(network, network.n_layers - 1, samples.x, functions)
+    terms = below.astype(np.float64)
+    if not np.isfinite(terms).all():
+        raise ValueError("X must give finite outputs of the layers below the last; some are NaN or infinite")
     if network.bias:
         terms = np.column_stack([terms, np.ones(len(terms))])
     targets = samples.y[:, : network.n_outputs].astype(np.float64)
     solution = np.linalg.lstsq(terms, targets, rcond=None)[0]
+    with np.errstate(over="ignore"):
+        solution = solution.astype(network.dtype)
+    if not np.isfinite(solution).all():
+        raise ValueError(f"y must have a least-squares solution within the range of {network.dtype}; this one has not")
     network.weights[-1][...] = solution[: network.weights[-1].shape[0]]
     if network.bias:
         network.biases[-1][...] = solution[-1]

@@ -56,6 +56,8 @@ class Case:
         y = rng.random_sample((self.n_samples, self.layer_sizes[-1]))
         if self.loss == "poisson":
             y = np.floor(4 * y)
+        elif self.loss == "cross_entropy":
+            y /= y.sum(axis=1, keepdims=True)
         weight = rng.random_sample(self.n_samples) if self.weighted else None
         return x, y, weight
 

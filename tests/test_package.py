@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: The parts of the package that each part may import; parts not named in a row are above it.
 BASE = {"contract", "coefficients", "validation", "layout", "initialization"}
 SETTINGS = {"losses", "optimizers", "schedules"}
-ENGINE = BASE | SETTINGS | {"history", "network", "samples", "training"}
+ENGINE = BASE | SETTINGS | {"backends", "history", "interruption", "network", "samples", "training"}
 EVERYTHING = ENGINE | {"persistence", "ensemble", "estimators", "reference", "kernels", "__init__"}
 MAY_IMPORT = {
     "contract": set(),
@@ -38,7 +38,9 @@ MAY_IMPORT = {
     "network": BASE | SETTINGS | {"persistence"},
     "samples": BASE | SETTINGS | {"network"},
     "history": set(),
-    "training": BASE | SETTINGS | {"network", "samples", "history"},
+    "backends": BASE,
+    "interruption": set(),
+    "training": BASE | SETTINGS | {"backends", "history", "interruption", "network", "samples"},
     "ensemble": ENGINE,
     "estimators": ENGINE,
     "testing": EVERYTHING | {"testing"},
@@ -49,7 +51,7 @@ MAY_IMPORT = {
 #: What may be imported inside a function besides, when it is needed.
 MAY_IMPORT_LAZILY = {
     "network": {"training"},
-    "training": {"reference", "kernels"},
+    "backends": {"reference", "kernels"},
     "ensemble": {"reference", "kernels"},
     "__init__": {"kernels", "reference"},
 }

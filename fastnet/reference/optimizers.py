@@ -42,7 +42,10 @@ def step(
         The rate of this epoch.
     """
     dtype = parameters.dtype.type
-    scale = dtype(1.0 / batch_weight if objective.mean else 1.0)
+    scale = dtype(1.0)
+    if objective.mean:
+        # A batch of samples without weight pulls nowhere.
+        scale = dtype(1.0 / batch_weight if batch_weight > 0.0 else 0.0)
     settings = update.settings
     rate = learning_rate
     if update.kind == contract.ADAM:

@@ -1,0 +1,51 @@
+"""The three backends: which functions each one has, loaded when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastnet.validation import check_choice
+
+BACKENDS = ("numba", "exact", "numpy")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The functions of a backend, which `fastnet.reference.network` describes.
+
+    Attributes
+    ----------
+    forward, train : callable
+        Called with the arguments of those functions but for ``arithmetic``.
+    is_compiled : bool
+        Whether `train` is one step to Python: signal handlers run before or after it, not within.
+    """
+
+    forward: Callable[..., Any]
+    train: Callable[..., int]
+    is_compiled: bool
+
+
+def load_backend(name: Any) -> Backend:
+    """The backend of a name; its modules are imported now.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no backend of that name.
+    """
+    check_choice("backend", name, BACKENDS)
+    if name == "numba":
+        from fastnet.kernels import network as kernels
+
+        return Backend(kernels.forward, kernels.train, is_compiled=True)
+    from fastnet.reference import blas, exact
+    from fastnet.reference import network as reference
+
+    arithmetic = exact if name == "exact" else blas
+    forward = partial(reference.forward, arithmetic=arithmetic)
+    train = partial(reference.train, arithmetic=arithmetic)
+    return Backend(forward, train, is_compiled=False)
