@@ -298,7 +298,7 @@ def draw(path: Path, measured: Sequence[tuple[Notebook, dict[str, Result]]]) -> 
             bars = axes.barh(at, times, 0.9 * height, color=colors[backend])
             axes.bar_label(bars, labels, padding=4)
         every_time = [result.nanoseconds for _, results in measured for result in results.values()]
-        axes.set(xscale="log", xlim=(min(every_time) / 2, max(every_time) * 6))
+        axes.set(xscale="log", xlim=(min(every_time) / 2, max(every_time) * 10))
         axes.set_xlabel("ns an epoch; multiples are of the speed of the notebook's loop")
         axes.set_yticks(np.arange(len(measured)), [notebook.name for notebook, _ in measured])
         axes.tick_params(axis="y", length=0)
