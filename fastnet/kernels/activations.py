@@ -12,7 +12,8 @@ from fastnet.contract import SOFTMAX
 from fastnet.kernels.formulas import activations, arithmetic
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.linear import pad_columns
-from fastnet.kernels.simd import Lanes, lanes_of, load, pointer, splat, staged, store
+from fastnet.kernels.memory import lanes_of, load, pointer, splat, store
+from fastnet.kernels.simd import Lanes, staged
 
 _forward = staged(activations.forward)
 _backward = staged(activations.backward)

@@ -6,7 +6,7 @@ elements; nothing is summed.
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 import numpy as np
 from llvmlite import ir
@@ -14,7 +14,8 @@ from llvmlite import ir
 from fastnet.kernels import simd
 from fastnet.kernels.formulas import arithmetic
 from fastnet.kernels.jit import jit
-from fastnet.kernels.simd import Lanes, keep, lanes_of, load, pointer, staged, store, switch
+from fastnet.kernels.memory import keep, lanes_of, load, pointer, store
+from fastnet.kernels.simd import Lanes, staged, switch
 
 _FORMULAS = {
     0: arithmetic.exp,
@@ -31,8 +32,8 @@ _FORMULAS = {
 
 
 @staged
-def _unary(function: ir.Value, x: Lanes) -> Any:
-    return switch(x.builder, function, {code: (lambda f=formula: f(x)) for code, formula in _FORMULAS.items()})
+def _unary(function: ir.Value, x: Lanes) -> Lanes:
+    return switch(x.builder, function, {code: partial(formula, x) for code, formula in _FORMULAS.items()})
 
 
 _fma = staged(simd.fma)

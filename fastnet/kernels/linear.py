@@ -13,11 +13,10 @@ from numba import literally
 
 from fastnet.contract import BLOCK_ROWS, LAYOUT_COLUMNS
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.simd import (
+from fastnet.kernels.memory import (
     keep,
     lanes_of,
     load,
-    plus,
     pointer,
     splat,
     store,
@@ -26,6 +25,7 @@ from fastnet.kernels.simd import (
     tile_store,
     tile_zero,
 )
+from fastnet.kernels.simd import plus
 
 #: Rows and vectors of the register tile.
 TILE_ROWS = 4

@@ -10,19 +10,8 @@ from fastnet.contract import CROSS_ENTROPY, MATCHED, SOFTMAX
 from fastnet.kernels.activations import backward, join_padded, log_softmax, softmax_backward_row
 from fastnet.kernels.formulas import activations, arithmetic, losses
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.simd import (
-    Lanes,
-    absolute,
-    fma,
-    keep_first,
-    lanes_of,
-    load,
-    plus,
-    pointer,
-    splat,
-    staged,
-    store,
-)
+from fastnet.kernels.memory import keep_first, lanes_of, load, pointer, splat, store
+from fastnet.kernels.simd import Lanes, absolute, fma, plus, staged
 
 _loss = staged(losses.loss)
 _error = staged(losses.error)
@@ -62,9 +51,10 @@ def output_rows(
 ):
     """Write the flushed, weighted derivatives by z to ``delta``; leave the sums over the rows in ``sums``.
 
-    ``z``, ``a`` and ``delta`` are positions in ``buffer``; row r belongs to
-    sample s = ``rows[first_row + r]``, with the targets of the s-th row of y and the weight ``weight[s]``. ``sums`` receives, for each unit, the weighted sum
-    of the losses and, ``stride`` further, the sum of the absolute errors.
+    ``z``, ``a`` and ``delta`` are positions in ``buffer``. Row r belongs to sample
+    s = ``rows[first_row + r]``: its targets are the s-th row of y, its weight is ``weight[s]``.
+    ``sums`` receives, for each unit, the weighted sum of the losses and, ``stride`` further, the sum
+    of the absolute errors.
     """
     case = case_of(loss, activation)
     derivative = contract.IDENTITY if case >= MATCHED or activation == SOFTMAX else activation

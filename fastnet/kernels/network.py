@@ -36,7 +36,8 @@ from fastnet.contract import (
 from fastnet.kernels import activations, losses, optimizers
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.linear import View, copy_transposed, entry, padded, product, row_sum
-from fastnet.kernels.simd import Lanes, all_zero, fma, keep, lanes_of, load, pointer, splat, staged, store
+from fastnet.kernels.memory import all_zero, keep, lanes_of, load, pointer, splat, store
+from fastnet.kernels.simd import Lanes, fma, staged
 
 #: Columns of a plan, which says where a block's planes begin in the workspace, with one row for each
 #: layer: the inputs of its activation, its outputs, its deltas, its transposed weights.
@@ -125,9 +126,7 @@ def _forward_block(net, x, n_rows):
             False,
         )
         n_outputs = entry(net.layout, layer, N_OUTPUTS)
-        activations.forward_rows(
-            entry(net.layout, layer, ACTIVATION), net.workspace, z, a, n_rows, n_outputs, stride
-        )
+        activations.forward_rows(entry(net.layout, layer, ACTIVATION), net.workspace, z, a, n_rows, n_outputs, stride)
         source = View(net.workspace, a, stride, 1)
 
 
@@ -332,8 +331,8 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
     Returns
     -------
     int
-        ``FINISHED``, ``PAUSED`` or ``NOT_FINITE``. In the last case the cursor stays at the epoch whose
-        loss, or after which a parameter, was not finite.
+        ``FINISHED``, ``PAUSED`` or ``NOT_FINITE``. In the last case the cursor stays in the batch whose
+        loss was not finite, which has changed no parameter, or at the epoch after which a parameter was not.
     """
     n_samples, n_inputs = samples.x.shape
     block_rows = min(objective.batch_size, BLOCK_ROWS, n_samples)
@@ -425,9 +424,7 @@ def _run(
             first_row += (epoch - cursor[FIRST_ORDERED_EPOCH]) * n_samples
             _gather(gathered, x, rows, first_row, high - low, n_inputs)
             block = View(gathered, 0, n_inputs, 1)
-        loss, error = _block(
-            net, block, y, weight, rows, first_row, high - low, objective, gradient, low > first
-        )
+        loss, error = _block(net, block, y, weight, rows, first_row, high - low, objective, gradient, low > first)
         if low == first:
             sums[BATCH_WEIGHT] = 0.0
         sums[LOSS_SUM] += loss
@@ -439,6 +436,10 @@ def _run(
             continue
         if objective.l2 != 0:
             sums[LOSS_SUM] += _penalty(net, objective.l2)
+        if not np.isfinite(sums[LOSS_SUM]):
+            loss_curve[epoch] = sums[LOSS_SUM]
+            mean_absolute_error[epoch] = sums[ERROR_SUM] / (end * n_outputs)
+            return NOT_FINITE
         sums[WEIGHT_SUM] += sums[BATCH_WEIGHT]
         optimizers.step_layers(
             net.layout,

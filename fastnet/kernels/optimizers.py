@@ -14,7 +14,8 @@ from fastnet.contract import ADAM, RMSPROP, RPROP
 from fastnet.kernels.formulas import optimizers as formulas
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.linear import entry
-from fastnet.kernels.simd import lanes_of, load, pointer, splat, staged, store
+from fastnet.kernels.memory import lanes_of, load, pointer, splat, store
+from fastnet.kernels.simd import staged
 
 _penalised = staged(formulas.penalised)
 _sgd = staged(formulas.sgd)
@@ -41,7 +42,12 @@ class State(NamedTuple):
 def state_of(update, size):
     """The pointers of an `Update`."""
     return State(
-        update.kind, pointer(update.settings), pointer(update.slots), update.slots.shape[0], pointer(update.powers), size
+        update.kind,
+        pointer(update.settings),
+        pointer(update.slots),
+        update.slots.shape[0],
+        pointer(update.powers),
+        size,
     )
 
 
@@ -93,9 +99,7 @@ def _step_span(first, end, l2, scale, parameters, gradient, state, learning_rate
                 w, v = _rmsprop(w, g, v, minus_rate, rho, complement, epsilon)
             else:
                 velocity = load(slots, one + i)
-                w, v, velocity = _rmsprop_momentum(
-                    w, g, v, velocity, minus_rate, rho, complement, epsilon, momentum
-                )
+                w, v, velocity = _rmsprop_momentum(w, g, v, velocity, minus_rate, rho, complement, epsilon, momentum)
                 store(slots, one + i, velocity)
             store(parameters, i, w)
             store(slots, i, v)
@@ -134,7 +138,10 @@ def _step_span(first, end, l2, scale, parameters, gradient, state, learning_rate
 @jit_inline
 def step_layers(layout, n_layers, parameters, gradient, batch_weight, objective, state, learning_rate):
     """`step` on pointers."""
-    scale = 1.0 / batch_weight if objective.mean else 1.0
+    scale = 1.0
+    if objective.mean:
+        # A batch of samples without weight pulls nowhere.
+        scale = 1.0 / batch_weight if batch_weight > 0.0 else 0.0
     rate = learning_rate
     if state.kind == ADAM:
         state.powers[0] *= state.settings[contract.ADAM_BETA_1]

@@ -142,29 +142,33 @@ def flush(x: Array) -> Array:
 
 
 def _ordered_sum(a: Array, b: Array, start: Array) -> Array:
-    """start + a @ b, one accumulator for each element of the result, one fma for each term, in order."""
-    n_terms = a.shape[-1]
+    """start + a @ b, one accumulator for each element of the result, one fma for each term, in order.
+
+    It is a loop of `fma` over the terms, whose products are prepared many at a time.
+    """
+    a_terms, b_terms = np.moveaxis(a, -1, 0)[..., None], np.moveaxis(b, -2, 0)[..., None, :]
     total = start
-    per_term = max(1, a[..., :1].size * b.shape[-1])
-    chunk = max(1, _PRODUCTS_AT_ONCE // per_term)
-    a_terms, b_terms = np.moveaxis(a, -1, 0), np.moveaxis(b, -2, 0)
-    for first in range(0, n_terms, chunk):
-        left = a_terms[first : first + chunk, ..., None]
-        right = b_terms[first : first + chunk, ..., None, :]
-        if a.dtype == np.float32:
-            with np.errstate(all="ignore"):
-                products = left.astype(np.float64) * right
-                for product in products:
-                    total = _round_to_odd(*_two_sum(product, total.astype(np.float64))).astype(np.float32)
-            continue
+    at_once = max(1, _PRODUCTS_AT_ONCE // (a[..., :1].size * b.shape[-1]))
+    for first in range(0, len(a_terms), at_once):
+        left, right = a_terms[first : first + at_once], b_terms[first : first + at_once]
         with np.errstate(all="ignore"):
-            products, errors = _two_product(left, right)
-            easy = bool(_in_easy_range(left, right, products, total).all())
-            for term in range(len(left)):
-                if easy:
-                    total = _add_product(products[term], errors[term], total)
-                else:
-                    total = fma(left[term], right[term], total)
+            total = _add_products(left, right, total)
+    return total
+
+
+def _add_products(left: Array, right: Array, total: Array) -> Array:
+    """``total`` plus the products of factors that lie along the first axis, in order."""
+    if left.dtype == np.float32:
+        for wide in left.astype(np.float64) * right:
+            total = _round_to_odd(*_two_sum(wide, total.astype(np.float64))).astype(np.float32)
+        return total
+    products, errors = _two_product(left, right)
+    if not _in_easy_range(left, right, products, total).all():
+        for a, b in zip(left, right, strict=True):
+            total = fma(a, b, total)
+        return total
+    for product, error in zip(products, errors, strict=True):
+        total = _add_product(product, error, total)
     return total
 
 

@@ -31,7 +31,7 @@ def loss(
     loss: int, activation: int, parameter: float, z: Array, a: Array, y: Array, arithmetic: ModuleType = exact
 ) -> Array:
     """The loss of every output, before any sum; ``a`` is ``activation`` of ``z``."""
-    parameter = a.dtype.type(parameter)
+    setting = a.dtype.type(parameter)
     matched = contract.MATCHED_ACTIVATION.get(loss) == activation
     match loss:
         case contract.SQUARED_ERROR:
@@ -54,10 +54,10 @@ def loss(
         case contract.HUBER:
             d = a - y
             size = np.abs(d)
-            return np.where(size > parameter, parameter * (size - parameter * 0.5), (d * 0.5) * d)
+            return np.where(size > setting, setting * (size - setting * 0.5), (d * 0.5) * d)
         case contract.QUANTILE:
             d = y - a
-            return np.where(d > 0, parameter * d, (parameter - 1.0) * d)
+            return np.where(d > 0, setting * d, (setting - 1.0) * d)
     raise ValueError(f"loss must be a code from 0 to {contract.QUANTILE}, not {loss!r}")
 
 
@@ -72,7 +72,7 @@ def delta(
 
 def _error(loss: int, parameter: float, a: Array, y: Array) -> Array:
     """The derivative of the loss by a."""
-    parameter = a.dtype.type(parameter)
+    setting = a.dtype.type(parameter)
     d = a - y
     match loss:
         case contract.SQUARED_ERROR:
@@ -88,7 +88,7 @@ def _error(loss: int, parameter: float, a: Array, y: Array) -> Array:
             one = a.dtype.type(1)
             return np.where(d > 0, one, np.where(d < 0, -one, d))
         case contract.HUBER:
-            return np.where(d > parameter, parameter, np.where(d < -parameter, -parameter, d))
+            return np.where(d > setting, setting, np.where(d < -setting, -setting, d))
         case contract.QUANTILE:
-            return np.where(d > 0, 1.0 - parameter, np.where(d < 0, -parameter, d))
+            return np.where(d > 0, 1.0 - setting, np.where(d < 0, -setting, d))
     raise ValueError(f"loss must be a code from 0 to {contract.QUANTILE}, not {loss!r}")

@@ -6,6 +6,7 @@ Buffers may carry leading axes: a stack of networks on the same samples is train
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +26,7 @@ def layers(layout: np.ndarray, buffer: Array) -> list[tuple[Array, Array | None,
     return views
 
 
-def forward(
-    layout: np.ndarray, parameters: Array, x: Array, out: Array, arithmetic: ModuleType = exact
-) -> Array:
+def forward(layout: np.ndarray, parameters: Array, x: Array, out: Array, arithmetic: ModuleType = exact) -> Array:
     """The network's outputs for the rows of x, written to ``out`` and returned.
 
     Parameters
@@ -105,9 +104,7 @@ def _add_block(
         if index > 0:
             back = arithmetic.back_projection(delta, network[index][0])
             below = network[index - 1][2]
-            delta = arithmetic.flush(
-                activations.backward(below, back, inputs[index - 1], outputs[index], arithmetic)
-            )
+            delta = arithmetic.flush(activations.backward(below, back, inputs[index - 1], outputs[index], arithmetic))
     return loss, error
 
 
@@ -115,9 +112,9 @@ def _put(target: Array, value: Array, is_first: bool) -> None:
     target[...] = value if is_first else target + value
 
 
-def _sum_units(sums: Array) -> float:
+def _sum_units(sums: Array) -> Any:
     """The sums of the output units, added in float64 in order; one number for each network of a stack."""
-    total: float = np.zeros(sums.shape[:-1])[()]
+    total = np.zeros(sums.shape[:-1])[()]
     for unit in range(sums.shape[-1]):
         total = total + sums[..., unit].astype(np.float64)
     return total
@@ -160,8 +157,8 @@ def train(
     Returns
     -------
     int
-        ``FINISHED``, ``PAUSED`` or ``NOT_FINITE``. In the last case the cursor stays at the epoch whose
-        loss, or after which a parameter, was not finite.
+        ``FINISHED``, ``PAUSED`` or ``NOT_FINITE``. In the last case the cursor stays in the batch whose
+        loss was not finite, which has changed no parameter, or at the epoch after which a parameter was not.
     """
     cursor, sums = progress.cursor, progress.sums
     n_samples = len(samples.x)
@@ -192,6 +189,11 @@ def train(
                 continue
             if objective.l2 != 0:
                 sums[contract.LOSS_SUM] += _penalty(layout, parameters, objective.l2, arithmetic)
+            n_outputs = layout[-1, contract.N_OUTPUTS]
+            if not np.isfinite(sums[contract.LOSS_SUM]).all():
+                progress.loss_curve[epoch] = sums[contract.LOSS_SUM]
+                progress.mean_absolute_error[epoch] = sums[contract.ERROR_SUM] / (end * n_outputs)
+                return contract.NOT_FINITE
             batch_weight = sums[contract.BATCH_WEIGHT]
             sums[contract.WEIGHT_SUM] += batch_weight
             optimizers.step(
@@ -207,7 +209,6 @@ def train(
             cursor[contract.BATCH_START] = end
             if end < n_samples:
                 continue
-            n_outputs = layout[-1, contract.N_OUTPUTS]
             total_weight = sums[contract.WEIGHT_SUM] if objective.mean else 1.0
             progress.loss_curve[epoch] = sums[contract.LOSS_SUM] / total_weight
             progress.mean_absolute_error[epoch] = sums[contract.ERROR_SUM] / (n_samples * n_outputs)

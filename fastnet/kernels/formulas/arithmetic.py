@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastnet import coefficients, contract
-from fastnet.kernels.simd import Lanes, absolute, copysign, fma, select, sqrt
+from fastnet.kernels.simd import Lanes, absolute, copysign, fma, select
 
 
 def format_of(x: Lanes) -> contract.Format:
@@ -163,7 +163,7 @@ def normal_density(x: Lanes) -> Lanes:
 
 def normal_cdf(x: Lanes) -> Lanes:
     c = coefficients_of(x)
-    a = absolute(x)
+    a = at_most(64.0, absolute(x))
     inverse = 1.0 / (a + c.normal_fold)
     folded = (a - c.normal_fold) * inverse
     tail = _exp_of_half_square(x) * (polynomial(folded, c.normal_tail) * inverse)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastnet.kernels.formulas.arithmetic import at_least, at_most, flush
+from fastnet.kernels.formulas.arithmetic import flush
 from fastnet.kernels.simd import Lanes, fma, results, select, sqrt
 
 
