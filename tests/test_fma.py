@@ -71,6 +71,15 @@ def cancelling(dtype: type[np.floating], rng: np.random.Generator) -> Triple:
     return a, b, c + rng.integers(-2, 3, N).astype(dtype) * np.spacing(c)
 
 
+def cancelling_small(dtype: type[np.floating], rng: np.random.Generator) -> Triple:
+    """The same where the product's error comes near the smallest numbers, or below them."""
+    info = np.finfo(dtype)
+    exponent = info.minexp + rng.integers(0, 3 * info.nmant, N)
+    a, b = _in_binade(dtype, rng, exponent // 2), _in_binade(dtype, rng, exponent - exponent // 2)
+    c = -(a * b)
+    return a, b, c + rng.integers(-2, 3, N).astype(dtype) * np.spacing(c)
+
+
 def ties(dtype: type[np.floating], rng: np.random.Generator) -> Triple:
     """The product is half a unit in the last place of the addend: exactly, or up to 2^-104 of it (float32: 2^-46)."""
     half_ulp = float(np.finfo(dtype).epsneg)
@@ -136,6 +145,7 @@ FAMILIES = [
     random_bits,
     alike,
     cancelling,
+    cancelling_small,
     ties,
     subnormal,
     subnormal_ties,
@@ -166,7 +176,7 @@ def test_families_reach_what_they_are_for() -> None:
     for dtype in DTYPES:
         info = np.finfo(dtype)
         with np.errstate(all="ignore"):
-            for family in (alike, cancelling, ties, subnormal):
+            for family in (alike, cancelling, cancelling_small, ties, subnormal):
                 a, b, c = family(dtype, np.random.default_rng(1))
                 assert (exact.fma(a, b, c) != a * b + c).sum() > N // 100, family.__name__
             a, b, c = huge(dtype, np.random.default_rng(1))
