@@ -74,7 +74,7 @@ def jit(function: Callable[..., Any]) -> Any:
 
 def jit_inline(function: Callable[..., Any]) -> Any:
     """Compile ``function`` into each of its callers: for helpers, which are never called from Python."""
-    return _compiled(function, cached=False, forceinline=True)
+    return _compiled(function, cached=False, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def _compiled(function: Callable[..., Any], cached: bool, **more: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import literally
 
 from fastnet.contract import BLOCK_ROWS, LAYOUT_COLUMNS
 from fastnet.kernels.jit import jit, jit_inline
@@ -32,6 +31,23 @@ TILE_ROWS = 4
 TILE_VECTORS = 2
 
 
+class Rows(NamedTuple):
+    """Rows in memory: element c of row r is at ``data[first + r * row + c]``."""
+
+    data: Any
+    first: int
+    row: int
+
+
+class Target(NamedTuple):
+    """Rows that results are stored to, or added to."""
+
+    data: Any
+    first: int
+    row: int
+    add: bool
+
+
 class View(NamedTuple):
     """A matrix in memory: element (r, c) is at ``data[first + r * row + c * column]``."""
 
@@ -39,6 +55,24 @@ class View(NamedTuple):
     first: int
     row: int
     column: int
+
+
+@jit_inline
+def view(data, first, row, column):
+    """A `View` of integers that are no literals, so that all views are of one type."""
+    return View(data, first, row, column)
+
+
+@jit_inline
+def rows(data, first, row):
+    """`Rows` of integers that are no literals."""
+    return Rows(data, first, row)
+
+
+@jit_inline
+def target(data, first, row, add):
+    """A `Target`."""
+    return Target(data, first, row, add)
 
 
 @jit_inline
@@ -55,27 +89,26 @@ def padded(data, width):
 
 
 @jit_inline
-def _tile_product(c, a, b, bias, row, column, n_terms, has_bias, add, rows, vectors):
-    rows = literally(rows)
-    vectors = literally(vectors)
-    if has_bias:
-        tile = tile_broadcast(bias.data, bias.first + column, rows, vectors)
+def _tile_product(c, a, b, bias, row, column, n_terms, n_rows, n_vectors):
+    """One tile of `product`; ``n_rows`` and ``n_vectors`` are literals."""
+    if bias.first >= 0:
+        tile = tile_broadcast(bias.data, bias.first + column, n_rows, n_vectors)
     else:
-        tile = tile_zero(c.data, rows, vectors)
+        tile = tile_zero(c.data, n_rows, n_vectors)
     a_index = a.first + row * a.row
     b_index = b.first + column
     for _ in range(n_terms):
         tile = tile_fma(tile, a.data, a_index, a.row, b.data, b_index)
         a_index += a.column
         b_index += b.row
-    tile_store(tile, c.data, c.first + row * c.row + column, c.row, add)
+    tile_store(tile, c.data, c.first + row * c.row + column, c.row, c.add)
 
 
 @jit_inline
-def product(c, a, b, bias, n_rows, n_terms, n_columns, has_bias, add):
-    """c = a @ b, from the bias row or from +0; with ``add`` the product is added to c.
+def product(c, a, b, bias, n_rows, n_terms, n_columns):
+    """c = a @ b, or c += a @ b; every sum from the bias row, or from +0 where ``bias.first`` is negative.
 
-    Rows of b, c and the bias are whole vectors (``column`` is 1 and is not read); a has any steps.
+    c is a `Target`, a a `View`; b and the bias are `Rows` of whole vectors, as c is.
     """
     lanes = lanes_of(c.data)
     column = 0
@@ -84,15 +117,15 @@ def product(c, a, b, bias, n_rows, n_terms, n_columns, has_bias, add):
         row = 0
         while row + TILE_ROWS <= n_rows:
             if wide:
-                _tile_product(c, a, b, bias, row, column, n_terms, has_bias, add, TILE_ROWS, TILE_VECTORS)
+                _tile_product(c, a, b, bias, row, column, n_terms, TILE_ROWS, TILE_VECTORS)
             else:
-                _tile_product(c, a, b, bias, row, column, n_terms, has_bias, add, TILE_ROWS, 1)
+                _tile_product(c, a, b, bias, row, column, n_terms, TILE_ROWS, 1)
             row += TILE_ROWS
         while row < n_rows:
             if wide:
-                _tile_product(c, a, b, bias, row, column, n_terms, has_bias, add, 1, TILE_VECTORS)
+                _tile_product(c, a, b, bias, row, column, n_terms, 1, TILE_VECTORS)
             else:
-                _tile_product(c, a, b, bias, row, column, n_terms, has_bias, add, 1, 1)
+                _tile_product(c, a, b, bias, row, column, n_terms, 1, 1)
             row += 1
         column += TILE_VECTORS * lanes if wide else lanes
 
@@ -142,15 +175,13 @@ def _product_of_arrays(a, b, bias, has_bias):
     result = np.empty((n_rows, right.shape[1]), b.dtype)
     stride = right.shape[1]
     product(
-        View(pointer(result), 0, stride, 1),
-        View(pointer(left), 0, n_terms, 1),
-        View(pointer(right), 0, stride, 1),
-        View(pointer(start), 0, 0, 1),
+        target(pointer(result), 0, stride, False),
+        view(pointer(left), 0, n_terms, 1),
+        rows(pointer(right), 0, stride),
+        rows(pointer(start), 0 if has_bias else -1, 0),
         n_rows,
         n_terms,
         stride,
-        has_bias,
-        False,
     )
     keep(left)
     keep(right)

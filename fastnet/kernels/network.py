@@ -35,7 +35,7 @@ from fastnet.contract import (
 )
 from fastnet.kernels import activations, losses, optimizers
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.linear import View, copy_transposed, entry, padded, product, row_sum
+from fastnet.kernels.linear import copy_transposed, entry, padded, product, row_sum, rows, target, view
 from fastnet.kernels.memory import all_zero, keep, lanes_of, load, pointer, splat, store
 from fastnet.kernels.simd import Lanes, fma, staged
 
@@ -115,41 +115,38 @@ def _forward_block(net, x, n_rows):
         z, a = _place(net, layer, _Z), _place(net, layer, _A)
         bias = entry(net.layout, layer, BIAS)
         product(
-            View(net.workspace, z, stride, 1),
+            target(net.workspace, z, stride, False),
             source,
-            View(net.parameters, entry(net.layout, layer, WEIGHTS), stride, 1),
-            View(net.parameters, bias, 0, 1),
+            rows(net.parameters, entry(net.layout, layer, WEIGHTS), stride),
+            rows(net.parameters, bias, 0),
             n_rows,
             entry(net.layout, layer, N_INPUTS),
             stride,
-            bias >= 0,
-            False,
         )
         n_outputs = entry(net.layout, layer, N_OUTPUTS)
         activations.forward_rows(entry(net.layout, layer, ACTIVATION), net.workspace, z, a, n_rows, n_outputs, stride)
-        source = View(net.workspace, a, stride, 1)
+        source = view(net.workspace, a, stride, 1)
 
 
 @jit_inline
 def _backward_block(net, x, n_rows, gradient, add):
     """Gradients of every layer from the deltas of the last, and the deltas on the way."""
+    no_bias = rows(net.parameters, -1, 0)
     for layer in range(net.n_layers - 1, -1, -1):
         stride = entry(net.layout, layer, STRIDE)
-        delta = View(net.workspace, _place(net, layer, _DELTA), stride, 1)
+        delta = rows(net.workspace, _place(net, layer, _DELTA), stride)
         if layer == 0:
-            inputs = View(x.data, x.first, x.column, x.row)
+            inputs = view(x.data, x.first, x.column, x.row)
         else:
-            inputs = View(net.workspace, _place(net, layer - 1, _A), 1, entry(net.layout, layer - 1, STRIDE))
+            inputs = view(net.workspace, _place(net, layer - 1, _A), 1, entry(net.layout, layer - 1, STRIDE))
         product(
-            View(gradient, entry(net.layout, layer, WEIGHTS), stride, 1),
+            target(gradient, entry(net.layout, layer, WEIGHTS), stride, add),
             inputs,
             delta,
-            delta,
+            no_bias,
             entry(net.layout, layer, N_INPUTS),
             n_rows,
             stride,
-            False,
-            add,
         )
         bias = entry(net.layout, layer, BIAS)
         if bias >= 0:
@@ -158,15 +155,13 @@ def _backward_block(net, x, n_rows, gradient, add):
             width = entry(net.layout, layer - 1, STRIDE)
             below = _place(net, layer - 1, _DELTA)
             product(
-                View(net.workspace, below, width, 1),
-                delta,
-                View(net.workspace, _place(net, layer, _TRANSPOSED), width, 1),
-                delta,
+                target(net.workspace, below, width, False),
+                view(net.workspace, delta.first, stride, 1),
+                rows(net.workspace, _place(net, layer, _TRANSPOSED), width),
+                no_bias,
                 n_rows,
                 entry(net.layout, layer, N_OUTPUTS),
                 width,
-                False,
-                False,
             )
             activations.backward_rows(
                 entry(net.layout, layer - 1, ACTIVATION),
@@ -180,8 +175,8 @@ def _backward_block(net, x, n_rows, gradient, add):
 
 
 @jit_inline
-def _block(net, x, y, weight, rows, first_row, n_rows, objective, gradient, add):
-    """Forward, loss and backward for a block: the view x, and the targets of the rows ``rows[first_row:]``."""
+def _block(net, x, y, weight, order, first_row, n_rows, objective, gradient, add):
+    """Forward, loss and backward for a block: the view x, and the targets of the samples ``order[first_row:]``."""
     last = net.n_layers - 1
     n_outputs, stride = entry(net.layout, last, N_OUTPUTS), entry(net.layout, last, STRIDE)
     _forward_block(net, x, n_rows)
@@ -194,7 +189,7 @@ def _block(net, x, y, weight, rows, first_row, n_rows, objective, gradient, add)
         _place(net, last, _A),
         _place(net, last, _DELTA),
         y,
-        rows,
+        order,
         first_row,
         weight,
         n_rows,
@@ -261,7 +256,7 @@ def forward(layout, parameters, x, out):
     n_inputs, stride = layout[0, N_INPUTS], layout[last, STRIDE]
     for low in range(0, n_samples, BLOCK_ROWS):
         n_rows = min(BLOCK_ROWS, n_samples - low)
-        _forward_block(net, View(pointer(x), low * n_inputs, n_inputs, 1), n_rows)
+        _forward_block(net, view(pointer(x), low * n_inputs, n_inputs, 1), n_rows)
         for row in range(n_rows):
             for unit in range(layout[last, N_OUTPUTS]):
                 out[low + row, unit] = memory[_place(net, last, _A) + row * stride + unit]
@@ -295,7 +290,7 @@ def gradient(layout, parameters, samples, objective, out):
     for low in range(0, n_samples, BLOCK_ROWS):
         loss, _ = _block(
             net,
-            View(pointer(samples.x), low * n_inputs, n_inputs, 1),
+            view(pointer(samples.x), low * n_inputs, n_inputs, 1),
             pointer(samples.y),
             pointer(samples.weight),
             pointer(natural),
@@ -350,13 +345,13 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
     is_ordered = samples.order.shape[0] > 0
     gathered = np.empty((block_rows if is_ordered else 0, n_inputs), parameters.dtype)
     natural = np.arange(0 if is_ordered else n_samples)
-    rows = pointer(samples.order) if is_ordered else pointer(natural)
+    order = pointer(samples.order) if is_ordered else pointer(natural)
     status = _run(
         net,
         pointer(samples.x),
         pointer(samples.y),
         pointer(samples.weight),
-        rows,
+        order,
         n_samples,
         n_inputs,
         is_ordered,
@@ -380,9 +375,9 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
 
 
 @jit_inline
-def _gather(target, x, rows, first_row, n_rows, n_inputs):
+def _gather(target, x, order, first_row, n_rows, n_inputs):
     for row in range(n_rows):
-        source = rows[first_row + row] * n_inputs
+        source = order[first_row + row] * n_inputs
         for column in range(n_inputs):
             target[row * n_inputs + column] = x[source + column]
 
@@ -393,7 +388,7 @@ def _run(
     x,
     y,
     weight,
-    rows,
+    order,
     n_samples,
     n_inputs,
     is_ordered,
@@ -419,18 +414,18 @@ def _run(
         end = min(first + objective.batch_size, n_samples)
         high = min(low + BLOCK_ROWS, end)
         first_row = low
-        block = View(x, low * n_inputs, n_inputs, 1)
+        block = view(x, low * n_inputs, n_inputs, 1)
         if is_ordered:
             first_row += (epoch - cursor[FIRST_ORDERED_EPOCH]) * n_samples
-            _gather(gathered, x, rows, first_row, high - low, n_inputs)
-            block = View(gathered, 0, n_inputs, 1)
-        loss, error = _block(net, block, y, weight, rows, first_row, high - low, objective, gradient, low > first)
+            _gather(gathered, x, order, first_row, high - low, n_inputs)
+            block = view(gathered, 0, n_inputs, 1)
+        loss, error = _block(net, block, y, weight, order, first_row, high - low, objective, gradient, low > first)
         if low == first:
             sums[BATCH_WEIGHT] = 0.0
         sums[LOSS_SUM] += loss
         sums[ERROR_SUM] += error
         for row in range(first_row, first_row + high - low):
-            sums[BATCH_WEIGHT] += np.float64(weight[rows[row]])
+            sums[BATCH_WEIGHT] += np.float64(weight[order[row]])
         cursor[NEXT_ROW] = high
         if high < end:
             continue

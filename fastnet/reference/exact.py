@@ -146,6 +146,9 @@ def _ordered_sum(a: Array, b: Array, start: Array) -> Array:
 
     It is a loop of `fma` over the terms, whose products are prepared many at a time.
     """
+    n_axes = max(a.ndim, b.ndim)
+    a = a.reshape((1,) * (n_axes - a.ndim) + a.shape)
+    b = b.reshape((1,) * (n_axes - b.ndim) + b.shape)
     a_terms, b_terms = np.moveaxis(a, -1, 0)[..., None], np.moveaxis(b, -2, 0)[..., None, :]
     total = start
     at_once = max(1, _PRODUCTS_AT_ONCE // (a[..., :1].size * b.shape[-1]))
@@ -174,7 +177,8 @@ def _add_products(left: Array, right: Array, total: Array) -> Array:
 
 def matmul(a: Array, b: Array) -> Array:
     """a @ b, every sum from +0 over the inner index in order."""
-    return _ordered_sum(a, b, np.zeros((*a.shape[:-1], b.shape[-1]), a.dtype))
+    stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return _ordered_sum(a, b, np.zeros((*stack, a.shape[-2], b.shape[-1]), a.dtype))
 
 
 def affine(x: Array, weights: Array, bias: Array | None) -> Array:
