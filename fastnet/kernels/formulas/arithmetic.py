@@ -132,9 +132,11 @@ def _log1p(e: Lanes) -> Lanes:
 def sigmoid(x: Lanes) -> Lanes:
     f = format_of(x)
     t, r = _reduce(at_most(f.saturation, at_least(f.exp_low, x)), -1.0)
-    p = _expm1_of_reduced(r)
     inverse = _inverse_power(t, f.sigmoid_shift) * 2.0**-f.sigmoid_shift
-    return inverse / ((inverse + 1.0) + p)
+    above = inverse + 1.0
+    lost = inverse - (above - 1.0)
+    p = fma(r * r, polynomial(r, coefficients_of(r).exp), r + lost)
+    return inverse / (above + p)
 
 
 def _inverse_power(t: Lanes, shift: int) -> Lanes:
