@@ -36,7 +36,7 @@ REDUCTIONS = ("sum", "mean")
 
 #: Seconds that a call of compiled code should take: Ctrl-C is looked for between calls.
 _CALL_SECONDS = 0.04
-#: Multiplications of a call that predicts: some 10 ms.
+#: Multiplications of a call that predicts, where an activation counts as 64: some 10 ms.
 _PREDICTED_AT_ONCE = 1 << 26
 #: Row indices of shuffled epochs that are drawn at a time.
 _INDICES_AT_ONCE = 1 << 20
@@ -275,7 +275,7 @@ class _Run:
         layer, in_parameters = self._first_layer_not_finite()
         what = "a parameter" if in_parameters and isfinite(history.loss_curve[-1]) else "the loss"
         epoch = self.epoch
-        self.network.parameters = self.parameters_at_report
+        self.network._fill_flat(self.parameters_at_report)
         self.network._training = None
         return DivergenceError(what, epoch, layer, history, self.parameters_at_report, self.parameters_epoch)
 
@@ -353,7 +353,8 @@ def _outputs(network: Network, n_layers: int, x: NDArray[np.floating], functions
     """The outputs of the network's first layers, in calls that are short enough for Ctrl-C."""
     layout = network.layout[:n_layers]
     out = np.empty((len(x), layout[-1, contract.N_OUTPUTS]), network.dtype)
-    n_rows = max(contract.BLOCK_ROWS, _PREDICTED_AT_ONCE // network.n_parameters)
+    cost = network.n_parameters + 64 * sum(network.layer_sizes[1:])
+    n_rows = max(contract.BLOCK_ROWS, _PREDICTED_AT_ONCE // cost)
     for low in range(0, len(x), n_rows):
         rows = slice(low, low + n_rows)
         functions.forward(layout, network.parameter_buffer, x[rows], out[rows])

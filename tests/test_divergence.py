@@ -123,6 +123,16 @@ class TestLayer:
         error = diverge(net, [[1.0]], [0.0], epochs=3, backend=backend)
         assert (error.what, error.epoch, error.layer) == ("the loss", 0, 2)
 
+    @pytest.mark.parametrize("shuffle", [False, True])
+    def test_of_the_batch(self, backend, shuffle):
+        # One sample alone overflows, and does so in the first of three layers.
+        x = np.ones((9, 1))
+        x[7] = 1e30
+        net = Network.from_arrays([[[1e10]], [[1.0]], [[1.0]]], activation="identity", dtype="float32")
+        arguments = {"batch_size": 2, "shuffle": shuffle, "seed": 0, "optimizer": fastnet.SGD(1e-30)}
+        error = diverge(net, x, np.zeros(9), backend=backend, **arguments)
+        assert (error.what, error.epoch, error.layer) == ("the loss", 0, 1)
+
     @pytest.mark.parametrize("layer", [1, 2])
     def test_of_a_parameter_behind_a_saturated_sigmoid(self, backend, layer):
         # The loss of a sigmoid stays finite whatever the weights are; one step makes a weight infinite.

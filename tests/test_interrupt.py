@@ -175,10 +175,12 @@ class TestWholeEpochs:
     @pytest.mark.parametrize("backend", BACKENDS)
     @pytest.mark.parametrize("number", [0, 3, *range(2 * BLOCKS_PER_EPOCH - 1, 3 * BLOCKS_PER_EPOCH)])
     def test_an_epoch_that_is_cut_off_is_undone(self, number, backend, monkeypatch):
-        net = network()
+        net, told = network(), []
         calls = before_call(number, press, monkeypatch)
-        history = interrupt(net, epochs=9, backend=backend, **SETTINGS)
+        arguments = SETTINGS | {"callback": lambda epoch, history: told.append(epoch)}
+        history = interrupt(net, epochs=9, backend=backend, **arguments)
         assert calls == [0] + [1] * (number + 1)
+        assert told == list(range(history.n_epochs))
         assert history.n_epochs == (number + 1) // BLOCKS_PER_EPOCH
         monkeypatch.undo()
         assert_continues(net, history, backend)
@@ -217,10 +219,12 @@ class TestWholeEpochs:
 
         step, calls = optimizers.step, []
 
-        def torn_step(layout, *arguments):
+        def torn_step(layout, parameters, *arguments):
             calls.append(1)
-            step(layout[:1] if len(calls) == 3 else layout, *arguments)
+            before = parameters.copy()
+            step(layout, parameters, *arguments)
             if len(calls) == 3:
+                parameters[::2] = before[::2]
                 raise BrokenError
 
         net = network()
