@@ -15,6 +15,8 @@ from fastnet.kernels.linear import pad_columns
 from fastnet.kernels.memory import lanes_of, load, pointer, splat, store
 from fastnet.kernels.simd import Lanes, staged
 
+__all__ = ["backward", "forward", "log_softmax"]
+
 _forward = staged(activations.forward)
 _backward = staged(activations.backward)
 _flush = staged(arithmetic.flush)
@@ -35,6 +37,12 @@ def _times(a: Lanes, b: Lanes) -> Lanes:
 @staged
 def _over(a: Lanes, b: Lanes) -> Lanes:
     return a / b
+
+
+@staged
+def _from_zero(x: Lanes) -> Lanes:
+    """The first term of a sum from +0, which makes +0 of -0."""
+    return x + 0.0
 
 
 @jit_inline
@@ -74,7 +82,7 @@ def _softmax_row(buffer, z, a, n_units):
 def softmax_backward_row(buffer, error, a, n_units):
     """Turn the derivative by softmax's output a, at ``error``, into the one by its input, in place."""
     lanes = lanes_of(buffer)
-    total = buffer[error] * buffer[a]
+    total = _from_zero(buffer[error] * buffer[a])
     for unit in range(1, n_units):
         total += buffer[error + unit] * buffer[a + unit]
     mean = splat(buffer, total)
@@ -92,13 +100,16 @@ def backward_rows(activation, buffer, delta, z, a, n_rows, stride):
 
 
 @jit
-def join_padded(matrices):
-    """The matrices one after another in planes of padded rows."""
-    n_rows, n_units = matrices[0].shape
-    stride = pad_columns(matrices[0]).shape[1]
-    planes = np.zeros((len(matrices), n_rows, stride), matrices[0].dtype)
-    for position, matrix in enumerate(matrices):
-        planes[position, :, :n_units] = matrix
+def join_padded(first, second, third):
+    """Three matrices of one shape, one after another in planes of padded rows."""
+    if first.shape != second.shape or first.shape != third.shape:
+        raise ValueError("the matrices' shapes differ")
+    n_rows, n_units = first.shape
+    planes = np.zeros((3, n_rows, pad_columns(first).shape[1]), first.dtype)
+    # Not a loop: the matrices may have different memory orders, which are different types.
+    planes[0, :, :n_units] = first
+    planes[1, :, :n_units] = second
+    planes[2, :, :n_units] = third
     return planes
 
 
@@ -119,7 +130,9 @@ def forward(activation, z):
     >>> forward(contract.RELU, np.array([[-1.0, 2.0]]))
     array([[0., 2.]])
     """
-    planes = join_padded((z, z))
+    if activation < 0 or activation > SOFTMAX:
+        raise ValueError("activation must be a code from 0 to 10")
+    planes = join_padded(z, z, z)
     stride = planes.shape[2]
     forward_rows(activation, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
     return planes[1, :, : z.shape[1]].copy()
@@ -128,7 +141,7 @@ def forward(activation, z):
 @jit
 def log_softmax(z):
     """Logarithm of the softmax over the rows of a matrix, without the softmax's underflow."""
-    planes = join_padded((z, z))
+    planes = join_padded(z, z, z)
     stride = planes.shape[2]
     forward_rows(SOFTMAX, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
     return planes[0, :, : z.shape[1]].copy()
@@ -137,7 +150,9 @@ def log_softmax(z):
 @jit
 def backward(activation, error, z, a):
     """The loss's derivative by z, from ``error``, its derivative by a = activation(z); all matrices."""
-    planes = join_padded((error, z, a))
+    if activation < 0 or activation > SOFTMAX:
+        raise ValueError("activation must be a code from 0 to 10")
+    planes = join_padded(error, z, a)
     buffer, size, stride = pointer(planes), planes[0].size, planes.shape[2]
     if activation == SOFTMAX:
         for row in range(z.shape[0]):

@@ -17,6 +17,8 @@ from fastnet.kernels.jit import jit
 from fastnet.kernels.memory import keep, lanes_of, load, pointer, store
 from fastnet.kernels.simd import Lanes, staged, switch
 
+__all__ = ["exp", "expm1", "flush", "fma", "log", "normal_cdf", "normal_density", "sigmoid", "softplus", "tanh"]
+
 _FORMULAS = {
     0: arithmetic.exp,
     1: arithmetic.expm1,

@@ -26,6 +26,18 @@ from fastnet.kernels.memory import (
 )
 from fastnet.kernels.simd import plus
 
+__all__ = [
+    "affine",
+    "back_projection",
+    "bias_gradient",
+    "matmul",
+    "multiply",
+    "sum_in_order",
+    "transpose",
+    "weight_gradient",
+    "weighted_row_sum",
+]
+
 #: Rows and vectors of the register tile.
 TILE_ROWS = 4
 TILE_VECTORS = 2

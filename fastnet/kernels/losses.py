@@ -13,6 +13,8 @@ from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import keep_first, lanes_of, load, pointer, splat, store
 from fastnet.kernels.simd import Lanes, absolute, fma, plus, staged
 
+__all__ = ["delta", "loss"]
+
 _loss = staged(losses.loss)
 _error = staged(losses.error)
 _backward = staged(activations.backward)
@@ -107,10 +109,12 @@ def loss(loss, activation, parameter, z, a, y):
     >>> loss(contract.SQUARED_ERROR, contract.IDENTITY, 0.0, z, z, np.zeros((1, 2)))
     array([[0.5, 4.5]])
     """
+    if loss < 0 or loss > contract.QUANTILE:
+        raise ValueError("loss must be a code from 0 to 6")
     case = case_of(loss, activation)
     if case == MATCHED + CROSS_ENTROPY:
         z = log_softmax(z)
-    planes = join_padded((z, a, y))
+    planes = join_padded(z, a, y)
     buffer, size = pointer(planes), planes[0].size
     parameters = splat(buffer, parameter)
     for offset in range(0, size, lanes_of(buffer)):
@@ -122,8 +126,10 @@ def loss(loss, activation, parameter, z, a, y):
 @jit
 def delta(loss, activation, parameter, z, a, y):
     """The derivative of `loss` by z, without weights."""
+    if loss < 0 or loss > contract.QUANTILE:
+        raise ValueError("loss must be a code from 0 to 6")
     case = case_of(loss, activation)
-    planes = join_padded((z, a, y))
+    planes = join_padded(z, a, y)
     buffer, size = pointer(planes), planes[0].size
     parameters = splat(buffer, parameter)
     for offset in range(0, size, lanes_of(buffer)):

@@ -39,6 +39,8 @@ from fastnet.kernels.linear import copy_transposed, entry, padded, product, row_
 from fastnet.kernels.memory import all_zero, keep, lanes_of, load, pointer, splat, store
 from fastnet.kernels.simd import Lanes, fma, staged
 
+__all__ = ["forward", "gradient", "train"]
+
 #: Columns of a plan, which says where a block's planes begin in the workspace, with one row for each
 #: layer: the inputs of its activation, its outputs, its deltas, its transposed weights.
 (_Z, _A, _DELTA, _TRANSPOSED) = range(4)

@@ -17,6 +17,8 @@ from fastnet.kernels.linear import entry
 from fastnet.kernels.memory import lanes_of, load, pointer, splat, store
 from fastnet.kernels.simd import staged
 
+__all__ = ["step"]
+
 _penalised = staged(formulas.penalised)
 _sgd = staged(formulas.sgd)
 _momentum = staged(formulas.momentum)
@@ -174,6 +176,13 @@ def step(layout, parameters, gradient, batch_weight, objective, update, learning
     learning_rate : float
         The rate of this epoch.
     """
+    size = parameters.size
+    last = layout.shape[0] - 1
+    end = layout[last, contract.WEIGHTS] + layout[last, contract.N_INPUTS] * layout[last, contract.STRIDE]
+    if layout[last, contract.BIAS] >= 0:
+        end += layout[last, contract.STRIDE]
+    if size != end or gradient.size != size or update.slots.shape[1] != size:
+        raise ValueError("parameters, gradient and state must have the size of the layout")
     step_layers(
         pointer(layout),
         layout.shape[0],

@@ -14,6 +14,8 @@ from fastnet import contract
 from fastnet.reference import exact
 from fastnet.reference.exact import Array
 
+__all__ = ["backward", "forward", "log_softmax"]
+
 
 def forward(activation: int, z: Array, arithmetic: ModuleType = exact) -> Array:
     """a = activation(z); softmax runs over the last axis.
@@ -59,6 +61,7 @@ def log_softmax(z: Array, arithmetic: ModuleType = exact) -> Array:
 
 def backward(activation: int, error: Array, z: Array, a: Array, arithmetic: ModuleType = exact) -> Array:
     """The loss's derivative by z, from ``error``, its derivative by a = activation(z)."""
+    exact.check_shapes(error, z, a)
     match activation:
         case contract.IDENTITY:
             return error

@@ -12,6 +12,28 @@ import numpy as np
 
 from fastnet.reference.exact import Array
 
+__all__ = [
+    "affine",
+    "back_projection",
+    "bias_gradient",
+    "exp",
+    "expm1",
+    "flush",
+    "fma",
+    "log",
+    "matmul",
+    "multiply",
+    "normal_cdf",
+    "normal_density",
+    "sigmoid",
+    "softplus",
+    "sum_in_order",
+    "tanh",
+    "transpose",
+    "weight_gradient",
+    "weighted_row_sum",
+]
+
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 

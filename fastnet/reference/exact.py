@@ -21,6 +21,28 @@ from numpy.typing import NDArray
 
 from fastnet import coefficients, contract
 
+__all__ = [
+    "affine",
+    "back_projection",
+    "bias_gradient",
+    "exp",
+    "expm1",
+    "flush",
+    "fma",
+    "log",
+    "matmul",
+    "multiply",
+    "normal_cdf",
+    "normal_density",
+    "sigmoid",
+    "softplus",
+    "sum_in_order",
+    "tanh",
+    "transpose",
+    "weight_gradient",
+    "weighted_row_sum",
+]
+
 Array: TypeAlias = NDArray[np.floating]
 
 FORMATS = {
@@ -118,7 +140,7 @@ def fma(a: Array, b: Array | float, c: Array | float) -> Array:
     --------
     >>> import numpy as np
     >>> a = np.array([1 + 2.0**-52])
-    >>> fma(a, a, -1.0)[0] == 2.0**-51 + 2.0**-104
+    >>> bool(fma(a, a, -1.0)[0] == 2.0**-51 + 2.0**-104)
     True
     """
     b, c = np.asarray(b, a.dtype), np.asarray(c, a.dtype)
@@ -146,12 +168,14 @@ def _ordered_sum(a: Array, b: Array, start: Array) -> Array:
 
     It is a loop of `fma` over the terms, whose products are prepared many at a time.
     """
+    if a.shape[-1] != b.shape[-2]:
+        raise ValueError("the matrices' inner sizes differ")
     n_axes = max(a.ndim, b.ndim)
     a = a.reshape((1,) * (n_axes - a.ndim) + a.shape)
     b = b.reshape((1,) * (n_axes - b.ndim) + b.shape)
     a_terms, b_terms = np.moveaxis(a, -1, 0)[..., None], np.moveaxis(b, -2, 0)[..., None, :]
     total = start
-    at_once = max(1, _PRODUCTS_AT_ONCE // (a[..., :1].size * b.shape[-1]))
+    at_once = max(1, _PRODUCTS_AT_ONCE // max(1, a[..., :1].size * b.shape[-1]))
     for first in range(0, len(a_terms), at_once):
         left, right = a_terms[first : first + at_once], b_terms[first : first + at_once]
         with np.errstate(all="ignore"):
@@ -185,6 +209,8 @@ def affine(x: Array, weights: Array, bias: Array | None) -> Array:
     """x @ weights + bias, every sum from the bias (or +0) over the inputs in order."""
     if bias is None:
         return matmul(x, weights)
+    if bias.shape[-1] != weights.shape[-1]:
+        raise ValueError("bias must have one element for each column of weights")
     start = np.broadcast_to(bias[..., None, :], (*bias.shape[:-1], x.shape[-2], weights.shape[-1]))
     return _ordered_sum(x, weights, start)
 
@@ -200,16 +226,25 @@ def transpose(a: Array) -> Array:
 
 
 def multiply(a: Array, b: Array) -> Array:
-    """a * b, element by element."""
+    """a * b, element by element, for matrices of one shape."""
+    check_shapes(a, b)
     return a * b
 
 
+def check_shapes(*matrices: Array) -> None:
+    """Refuse matrices of different shapes; NumPy would stretch one of them. Leading axes may differ."""
+    if any(matrix.shape[-2:] != matrices[0].shape[-2:] for matrix in matrices):
+        raise ValueError("the matrices' shapes differ")
+
+
 def _row_blocks(n_rows: int) -> Sequence[slice]:
-    return [slice(low, low + contract.BLOCK_ROWS) for low in range(0, n_rows, contract.BLOCK_ROWS)]
+    return [slice(low, low + contract.BLOCK_ROWS) for low in range(0, max(n_rows, 1), contract.BLOCK_ROWS)]
 
 
 def weight_gradient(x: Array, delta: Array) -> Array:
     """x.T @ delta over the rows in order: a sum from +0 for each block of 256, then the blocks in order."""
+    if x.shape[-2] != delta.shape[-2]:
+        raise ValueError("x and delta must have the same number of rows")
     sums = [matmul(np.swapaxes(x[..., rows, :], -1, -2), delta[..., rows, :]) for rows in _row_blocks(x.shape[-2])]
     return _add_in_order(sums)
 
@@ -221,8 +256,8 @@ def bias_gradient(delta: Array) -> Array:
 
 def weighted_row_sum(values: Array, weights: Array) -> Array:
     """The rows of ``values`` times their weights, summed in the blocks of `weight_gradient`."""
-    ones = np.broadcast_to(weights[:, None], (*values.shape[:-1], 1))
-    return weight_gradient(ones, values)[..., 0, :]
+    column = np.broadcast_to(weights[:, None], (*values.shape[:-2], len(weights), 1))
+    return weight_gradient(column, values)[..., 0, :]
 
 
 def _add_in_order(parts: Sequence[Array]) -> Array:

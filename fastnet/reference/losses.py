@@ -16,6 +16,8 @@ from fastnet import contract
 from fastnet.reference import activations, exact
 from fastnet.reference.exact import FORMATS, Array
 
+__all__ = ["delta", "loss"]
+
 
 def _clipped(a: Array) -> Array:
     epsilon = FORMATS[a.dtype].epsilon
@@ -31,6 +33,7 @@ def loss(
     loss: int, activation: int, parameter: float, z: Array, a: Array, y: Array, arithmetic: ModuleType = exact
 ) -> Array:
     """The loss of every output, before any sum; ``a`` is ``activation`` of ``z``."""
+    exact.check_shapes(z, a, y)
     setting = a.dtype.type(parameter)
     matched = contract.MATCHED_ACTIVATION.get(loss) == activation
     match loss:
@@ -65,6 +68,7 @@ def delta(
     loss: int, activation: int, parameter: float, z: Array, a: Array, y: Array, arithmetic: ModuleType = exact
 ) -> Array:
     """The derivative of `loss` by z."""
+    exact.check_shapes(z, a, y)
     if contract.MATCHED_ACTIVATION.get(loss) == activation:
         return a - y
     return activations.backward(activation, _error(loss, parameter, a, y), z, a, arithmetic)

@@ -15,6 +15,8 @@ from fastnet.contract import Objective, Progress, Samples, Update
 from fastnet.reference import activations, exact, losses, optimizers
 from fastnet.reference.exact import Array
 
+__all__ = ["forward", "gradient", "train"]
+
 
 def layers(layout: np.ndarray, buffer: Array) -> list[tuple[Array, Array | None, int]]:
     """Views into a padded buffer: (weights, bias or None, code of the activation) for each layer."""

@@ -15,6 +15,8 @@ from fastnet.contract import Objective, Update
 from fastnet.reference import exact
 from fastnet.reference.exact import Array
 
+__all__ = ["step"]
+
 
 def step(
     layout: np.ndarray,
@@ -41,6 +43,12 @@ def step(
     learning_rate : float
         The rate of this epoch.
     """
+    size = parameters.shape[-1]
+    end = layout[-1, contract.WEIGHTS] + layout[-1, contract.N_INPUTS] * layout[-1, contract.STRIDE]
+    if layout[-1, contract.BIAS] >= 0:
+        end += layout[-1, contract.STRIDE]
+    if size != end or gradient.shape[-1] != size or update.slots.shape[-1] != size:
+        raise ValueError("parameters, gradient and state must have the size of the layout")
     dtype = parameters.dtype.type
     scale = dtype(1.0)
     if objective.mean:
