@@ -1,9 +1,10 @@
 """The kernels and NumPy differ by no more than the rounding errors of both.
 
 A sum of n products that is evaluated in any order, fused or not, is within gamma_n Σ|a||b| of the exact one, gamma_n =
-n u / (1 - n u), u = eps / 2 (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). So two
-evaluations differ by at most c n eps Σ|a||b| with c = 1, but for the denominator. What comes of it in a whole step of
-training is worked out by `tests.running_error`; no tolerance is chosen anywhere.
+n u / (1 - n u), since no product goes through more than n roundings of at most u = eps / 2 each (Higham, Accuracy and
+Stability of Numerical Algorithms, 2002, section 3.1). Two evaluations are on either side of it at worst: they differ
+by c n eps Σ|a||b| with c = 1, and the denominator. What comes of it in a whole step of training is worked out by
+`tests.running_error`; no tolerance is chosen anywhere.
 """
 
 from __future__ import annotations
