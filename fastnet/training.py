@@ -36,6 +36,8 @@ REDUCTIONS = ("sum", "mean")
 
 #: Seconds that a call of compiled code should take: Ctrl-C is looked for between calls.
 _CALL_SECONDS = 0.04
+#: Operations a second that compiled code reaches on any CPU.
+_LEAST_SPEED = 1e8
 #: Multiplications of a call that predicts, where an activation counts as 64: some 10 ms.
 _PREDICTED_AT_ONCE = 1 << 26
 #: Row indices of shuffled epochs that are drawn at a time.
@@ -55,17 +57,21 @@ class TrainingState:
     powers: NDArray[np.float64]
     n_epochs: int
     seed: int | RandomSource | None
-    source: RandomSource
+    #: Where orders are drawn from; None before a first shuffled fit.
+    source: RandomSource | None
 
     @classmethod
-    def for_fit(cls, network: Network, optimizer: Optimizer, seed: int | RandomSource | None) -> TrainingState:
+    def for_fit(
+        cls, network: Network, optimizer: Optimizer, seed: int | RandomSource | None, shuffle: bool
+    ) -> TrainingState:
         """The state with which a fit begins: that of the last one, as far as the settings are the same."""
-        source = check_random_source("seed", seed)
+        # Fresh entropy costs as much as 300 epochs of a small network.
+        source = check_random_source("seed", seed) if shuffle or seed is not None else None
         state: TrainingState | None = network._training
         if state is None or state.optimizer != optimizer:
             slots = optimizer.initial_slots(network.parameter_buffer.size, network.dtype)
             return cls(optimizer, slots, np.ones(2), 0, seed, source)
-        if state.seed is seed or state.seed == seed:
+        if (state.seed is seed or state.seed == seed) and (state.source is not None or source is None):
             return state
         return replace(state, seed=seed, source=source)
 
@@ -114,7 +120,7 @@ def fit(
     batch_size = n_samples if batch_size is None else min(batch_size, n_samples)
     objective = Objective(loss_code, parameter, reduction == "mean", l2, batch_size)
     _check_parameters(network)
-    state = TrainingState.for_fit(network, optimizer, seed)
+    state = TrainingState.for_fit(network, optimizer, seed, shuffle)
     run = _Run(network, samples, objective, state, functions, epochs, report_every, shuffle)
     # Compilation, which Ctrl-C ends as it ends anything, is over before signals are held back.
     run.train(0)
@@ -145,8 +151,11 @@ class _Run:
         n_samples, batch_size = len(samples.x), objective.batch_size
         self.n_batches = -(-n_samples // batch_size)
         self.blocks_per_epoch = n_samples // batch_size * _n_blocks(batch_size) + _n_blocks(n_samples % batch_size)
-        # Of the first call nothing is known; the next ones go by its time.
+        # The first call is sized by a low guess of the speed; the next ones go by its time.
         self.blocks_per_call = 1
+        if functions.is_compiled:
+            per_block = 6 * network.n_parameters * min(batch_size, contract.BLOCK_ROWS)
+            self.blocks_per_call = max(1, int(_CALL_SECONDS * _LEAST_SPEED / per_block))
         self.epochs_before = state.n_epochs
         self.parameters_at_report, self.parameters_epoch = network.parameters, 0
         #: Losses and mean absolute errors of the epochs, with room for more of them.
@@ -208,12 +217,12 @@ class _Run:
         )
 
     def _next_stop(self, every_epoch: bool) -> int:
-        """The epoch up to which to train; before and after one that is reported there is a stop."""
+        """The epoch up to which to train; before one that is reported there is a stop, to keep its parameters."""
         epoch = self.epoch
         n_epochs = 1 if every_epoch else max(1, self.blocks_per_call // self.blocks_per_epoch)
         if self.report_every is not None:
             since = epoch % self.report_every
-            n_epochs = min(n_epochs, self.report_every - since if since else 1)
+            n_epochs = min(n_epochs, self.report_every - since)
         if self.shuffle:
             n_epochs = min(n_epochs, max(1, _INDICES_AT_ONCE // len(self.samples.x)))
         return min(self.epochs, epoch + n_epochs)
@@ -225,7 +234,8 @@ class _Run:
             self._begin_span(self.epoch)
         first, stop = self.epoch, min(stop, self.span_end)
         n_left = (stop - first) * self.blocks_per_epoch
-        random_state = _get_state(self.state.source) if self.shuffle else None
+        source = self.state.source if self.shuffle else None
+        random_state = _get_state(source) if source is not None else None
         # Compiled code that stops within a full batch, or only after whole epochs, has nothing to undo.
         has_parts = n_left > self.blocks_per_call and self.n_batches > 1
         changed = (self.network.parameter_buffer, self.state.slots, self.state.powers)
@@ -233,8 +243,8 @@ class _Run:
         self.progress.cursor[contract.STOP_EPOCH] = stop - self.span_first
         status = contract.PAUSED
         try:
-            if self.shuffle:
-                self._draw_orders(stop)
+            if source is not None:
+                self._draw_orders(source, stop)
             while status == contract.PAUSED and not interrupted.is_set():
                 n_blocks = min(self.blocks_per_call, n_left)
                 status = self.train(n_blocks)
@@ -247,25 +257,25 @@ class _Run:
                 self.progress.cursor[contract.EPOCH] = first - self.span_first
                 for array, values in zip(changed, before, strict=True):
                     array[...] = values
-            if status != contract.FINISHED and self.shuffle:
+            if status != contract.FINISHED and source is not None:
                 # One that diverged has taken its order.
-                self._rewind(random_state, self.epoch - first + (status == contract.NOT_FINITE))
+                self._rewind(source, random_state, self.epoch - first + (status == contract.NOT_FINITE))
             self.state.n_epochs = self.epochs_before + self.epoch
         return status
 
-    def _draw_orders(self, stop: int) -> None:
+    def _draw_orders(self, source: RandomSource, stop: int) -> None:
         """Draw the orders of the epochs up to ``stop``."""
         order = np.empty((stop - self.epoch, len(self.samples.x)), np.int64)
         for row in order:
-            row[:] = self.state.source.permutation(len(row))
+            row[:] = source.permutation(len(row))
         self.samples = self.samples._replace(order=order)
         self.progress.cursor[contract.FIRST_ORDERED_EPOCH] = self.progress.cursor[contract.EPOCH]
 
-    def _rewind(self, random_state: Any, n_epochs: int) -> None:
+    def _rewind(self, source: RandomSource, random_state: Any, n_epochs: int) -> None:
         """Leave the source of the orders as if only so many had been drawn since a state."""
-        _set_state(self.state.source, random_state)
+        _set_state(source, random_state)
         for _ in range(n_epochs):
-            self.state.source.permutation(len(self.samples.x))
+            source.permutation(len(self.samples.x))
 
     def _history(self, curves: NDArray[np.float64], stopped_by: str | None = None) -> History:
         return History(curves[0], curves[1], self.report_every, stopped_by)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -140,9 +141,9 @@ def cpu_cases() -> list[Case]:
 
 def main() -> None:
     """Print for which CPU LLVM compiles, then the digest of every case on the kernels."""
-    print(*registry.cpu_target.target_context.codegen().magic_tuple()[1:])
-    for case in cpu_cases():
-        print(digest(case.train("numba")))
+    lines = [" ".join(registry.cpu_target.target_context.codegen().magic_tuple()[1:])]
+    lines += [digest(case.train("numba")) for case in cpu_cases()]
+    sys.stdout.write("\n".join(lines))
 
 
 if __name__ == "__main__":
