@@ -21,9 +21,9 @@ both = pytest.mark.parametrize(("coefficients", "number_format"), DTYPES, ids=["
 with mp.workdps(60):
     LN2 = mp.log(2)
 
-# What a polynomial may add to the error of its function, in ULP: less than the 0.1 that docs/accuracy.md shows between the
-# largest errors of exp and log and their limit. Nothing is promised for the normal distribution, whose polynomial is held
-# to what it has: the rounding of its coefficients, which cancel toward infinity.
+# What a polynomial may add to the error of its function, in ULP: less than the 0.1 that docs/accuracy.md shows
+# between the largest errors of exp and log and their limit. Nothing is promised for the normal distribution, whose
+# polynomial is held to what it has: the rounding of its coefficients, which cancel toward infinity.
 ALLOWED = {"exp": 1 / 16, "log": 1 / 16, "log1p": 1 / 16, "normal_tail": 2.5}
 
 
