@@ -186,7 +186,7 @@ SCHEDULES = [
 
 
 class TestSchedules:
-    @pytest.mark.parametrize(("schedule", "bound", "formula"), SCHEDULES, ids=lambda value: repr(value)[:40])
+    @pytest.mark.parametrize(("schedule", "bound", "formula"), SCHEDULES, ids=[repr(row[0]) for row in SCHEDULES])
     def test_formula(self, schedule, bound, formula):
         rates = schedule.rates(0, 1001)
         assert rates.dtype == np.float64

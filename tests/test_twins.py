@@ -55,6 +55,9 @@ HELPERS = {
     "fastnet.reference.network": {
         "layers": "views into a buffer, where the kernels read the layout as they go",
     },
+    "fastnet.reference.optimizers": {
+        "layout_size": "bounds the buffers that functions on arrays take",
+    },
     "fastnet.kernels.activations": {
         "forward_rows": "on pointers: a layer's outputs, for the training loop",
         "backward_rows": "on pointers: a layer's deltas, for the training loop",
@@ -69,6 +72,7 @@ HELPERS = {
         "rows": "makes Rows",
         "target": "makes a Target",
         "entry": "on pointers: reads a layout",
+        "layout_size": "bounds the buffers that functions on arrays take",
         "padded": "rounds a width up to whole vectors",
         "pad_columns": "copies a matrix to where rows are whole vectors",
         "product": "on pointers: the matrix product of the training loop",
@@ -466,3 +470,57 @@ def test_step_refuses_buffers_of_other_sizes() -> None:
             with pytest.raises(ValueError, match="size of the layout"):
                 function(layout, *copies, *rest)
         assert_same(tuple(copies), wrong, "refused")
+
+
+def training_arguments() -> tuple[Any, ...]:
+    """Arguments of `train` that fit together."""
+    layout, parameters, samples, objective, update, progress, n_blocks = next(
+        CALLS["network.train"]("float64", np.random.default_rng(5))
+    ).arguments
+    return layout, parameters, samples, objective, update, progress, n_blocks
+
+
+@pytest.mark.parametrize(
+    ("record", "changes"),
+    [
+        (2, {"x": np.ones((9, 99))}),
+        (2, {"y": np.ones((1, 8))}),
+        (2, {"weight": np.ones(1)}),
+        (2, {"order": np.zeros((1, 1), np.int64)}),
+        (3, {"batch_size": 0}),
+        (4, {"slots": np.zeros((0, 8))}),
+        (4, {"learning_rates": np.zeros(0)}),
+        (5, {"gradient": np.zeros(8)}),
+        (5, {"loss_curve": np.zeros(0)}),
+    ],
+)
+def test_train_refuses_records_that_do_not_fit(record: int, changes: dict[str, Any]) -> None:
+    """Before it writes anything: kernels have no bounds but these."""
+    arguments = list(training_arguments())
+    before = arguments[1].copy()
+    arguments[record] = arguments[record]._replace(**changes)
+    for function in twins("network.train"):
+        with pytest.raises(ValueError, match=r"must (have|hold|reach|be)"):
+            function(*arguments)
+    assert_same_bits(arguments[1], before)
+
+
+def test_orders_out_of_range_are_refused() -> None:
+    arguments = list(training_arguments())
+    n_samples = len(arguments[2].x)
+    arguments[2] = arguments[2]._replace(order=np.full((2, n_samples), n_samples, np.int64))
+    for function in twins("network.train"):
+        with pytest.raises(ValueError, match="order must hold"):
+            function(*arguments)
+
+
+def test_forward_and_gradient_refuse_shapes_that_do_not_fit() -> None:
+    layout, parameters, samples, objective, *_ = training_arguments()
+    n_outputs = int(layout[-1, contract.N_OUTPUTS])
+    for x, out in ((samples.x[:, :-1].copy(), (len(samples.x), n_outputs)), (samples.x, (1, n_outputs))):
+        for function in twins("network.forward"):
+            with pytest.raises(ValueError, match="x and out must"):
+                function(layout, parameters, x, np.empty(out))
+    for function in twins("network.gradient"):
+        with pytest.raises(ValueError, match="out must"):
+            function(layout, parameters, samples, objective, np.empty(8))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet.contract import BLOCK_ROWS, LAYOUT_COLUMNS
+from fastnet.contract import BIAS, BLOCK_ROWS, LAYOUT_COLUMNS, N_INPUTS, STRIDE, WEIGHTS
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import (
     keep,
@@ -91,6 +91,14 @@ def target(data, first, row, add):
 def entry(layout, layer, column):
     """An entry of a layout, by its pointer."""
     return layout[layer * LAYOUT_COLUMNS + column]
+
+
+@jit_inline
+def layout_size(layout):
+    """The size of the buffers that a layout, an array, describes."""
+    last = layout.shape[0] - 1
+    end = layout[last, WEIGHTS] + layout[last, N_INPUTS] * layout[last, STRIDE]
+    return max(end, layout[last, BIAS] + layout[last, STRIDE])
 
 
 @jit_inline
@@ -222,7 +230,7 @@ def matmul(a, b):
     Examples
     --------
     >>> import numpy as np
-    >>> a = np.data([[4.0, 2.0, 3.0], [2.0, 0.0, 1.0]])
+    >>> a = np.array([[4.0, 2.0, 3.0], [2.0, 0.0, 1.0]])
     >>> matmul(a, transpose(a))
     array([[29., 11.],
            [11.,  5.]])
@@ -267,7 +275,7 @@ def bias_gradient(delta):
 @jit
 def weighted_row_sum(values, weights):
     """The rows of ``values`` times their weights, summed in the blocks of `weight_gradient`."""
-    return weight_gradient(weights.reshape(weights.size, 1), values)[0]
+    return weight_gradient(np.ascontiguousarray(weights).reshape(weights.size, 1), values)[0]
 
 
 @jit

@@ -40,6 +40,8 @@ def pointer(typing_context, array):
     """
     if array.layout != "C":
         raise TypingError("a kernel needs a C-contiguous array")
+    if array.dtype not in (types.float32, types.float64, types.int64):
+        raise TypingError(f"a kernel needs an array of float32 or float64; got {array.dtype}")
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         return context.make_array(signature.args[0])(context, builder, values[0]).data

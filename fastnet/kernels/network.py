@@ -35,7 +35,7 @@ from fastnet.contract import (
 )
 from fastnet.kernels import activations, losses, optimizers
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.linear import copy_transposed, entry, padded, product, row_sum, rows, target, view
+from fastnet.kernels.linear import copy_transposed, entry, layout_size, padded, product, row_sum, rows, target, view
 from fastnet.kernels.memory import all_zero, keep, lanes_of, load, pointer, splat, store
 from fastnet.kernels.simd import Lanes, fma, staged
 
@@ -236,6 +236,36 @@ def _is_finite(parameters, size):
     return all_zero(total)
 
 
+@jit_inline
+def _check_samples(layout, parameters, samples):
+    """Refuse arrays that do not fit together: pointers would lead past their ends."""
+    n_samples, n_inputs = samples.x.shape
+    if parameters.size < layout_size(layout):
+        raise ValueError("parameters must have the size of the layout")
+    if n_inputs != layout[0, N_INPUTS]:
+        raise ValueError("x must have a column for each input of the network")
+    if samples.y.shape != (n_samples, layout[layout.shape[0] - 1, STRIDE]) or samples.weight.size != n_samples:
+        raise ValueError("y, padded to the output layer's stride, and weight must have a row for each row of x")
+    if samples.order.shape[1] != n_samples:
+        raise ValueError("order must have a column for each row of x")
+    for epoch in range(samples.order.shape[0]):
+        for row in range(n_samples):
+            if samples.order[epoch, row] < 0 or samples.order[epoch, row] >= n_samples:
+                raise ValueError("order must hold numbers of rows of x")
+
+
+@jit_inline
+def _check_records(layout, objective, update, progress):
+    """Refuse records of other sizes than the layout and the epochs have."""
+    size, stop = layout_size(layout), progress.cursor[STOP_EPOCH]
+    if progress.gradient.size != size or update.slots.shape[1] != size:
+        raise ValueError("gradient and state must have the size of the layout")
+    if min(progress.loss_curve.size, progress.mean_absolute_error.size, update.learning_rates.size) < stop:
+        raise ValueError("the curves and the learning rates must reach up to the stop epoch")
+    if objective.batch_size < 1:
+        raise ValueError("batch_size must be at least 1")
+
+
 @jit
 def forward(layout, parameters, x, out):
     """The network's outputs for the rows of x, written to ``out`` and returned.
@@ -250,6 +280,10 @@ def forward(layout, parameters, x, out):
     out : (n_samples, n_outputs) array
     """
     n_samples = x.shape[0]
+    if parameters.size < layout_size(layout):
+        raise ValueError("parameters must have the size of the layout")
+    if x.shape[1] != layout[0, N_INPUTS] or out.shape != (n_samples, layout[layout.shape[0] - 1, N_OUTPUTS]):
+        raise ValueError("x and out must have a column for each input and output of the network, and as many rows")
     plan, size = _make_plan(layout, parameters, min(n_samples, BLOCK_ROWS))
     workspace = np.zeros(size, parameters.dtype)
     memory = pointer(workspace)
@@ -274,6 +308,9 @@ def gradient(layout, parameters, samples, objective, out):
     Neither the penalty nor the reduction to a mean is applied; `fastnet.kernels.optimizers.step`
     does both. ``out`` is laid out like ``parameters``.
     """
+    _check_samples(layout, parameters, samples)
+    if out.size != parameters.size:
+        raise ValueError("out must have the size of the parameters")
     n_samples, n_inputs = samples.x.shape
     plan, size = _make_plan(layout, parameters, min(n_samples, BLOCK_ROWS))
     workspace = np.zeros(size, parameters.dtype)
@@ -331,6 +368,8 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
         ``FINISHED``, ``PAUSED`` or ``NOT_FINITE``. In the last case the cursor stays in the batch whose
         loss was not finite, which has changed no parameter, or at the epoch after which a parameter was not.
     """
+    _check_samples(layout, parameters, samples)
+    _check_records(layout, objective, update, progress)
     n_samples, n_inputs = samples.x.shape
     block_rows = min(objective.batch_size, BLOCK_ROWS, n_samples)
     plan, size = _make_plan(layout, parameters, block_rows)

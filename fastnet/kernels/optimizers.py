@@ -13,7 +13,7 @@ from fastnet import contract
 from fastnet.contract import ADAM, RMSPROP, RPROP
 from fastnet.kernels.formulas import optimizers as formulas
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.linear import entry
+from fastnet.kernels.linear import entry, layout_size
 from fastnet.kernels.memory import lanes_of, load, pointer, splat, store
 from fastnet.kernels.simd import staged
 
@@ -176,12 +176,8 @@ def step(layout, parameters, gradient, batch_weight, objective, update, learning
     learning_rate : float
         The rate of this epoch.
     """
-    size = parameters.size
-    last = layout.shape[0] - 1
-    end = layout[last, contract.WEIGHTS] + layout[last, contract.N_INPUTS] * layout[last, contract.STRIDE]
-    if layout[last, contract.BIAS] >= 0:
-        end += layout[last, contract.STRIDE]
-    if size != end or gradient.size != size or update.slots.shape[1] != size:
+    size = layout_size(layout)
+    if parameters.size != size or gradient.size != size or update.slots.shape[1] != size:
         raise ValueError("parameters, gradient and state must have the size of the layout")
     step_layers(
         pointer(layout),

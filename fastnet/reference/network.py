@@ -40,6 +40,10 @@ def forward(layout: np.ndarray, parameters: Array, x: Array, out: Array, arithme
     x : (n_samples, n_inputs) array
     out : (..., n_samples, n_outputs) array
     """
+    if parameters.shape[-1] < optimizers.layout_size(layout):
+        raise ValueError("parameters must have the size of the layout")
+    if x.shape[1] != layout[0, contract.N_INPUTS] or out.shape[-2:] != (len(x), layout[-1, contract.N_OUTPUTS]):
+        raise ValueError("x and out must have a column for each input and output of the network, and as many rows")
     with np.errstate(all="ignore"):
         a = x
         for weights, bias, activation in layers(layout, parameters):
@@ -61,6 +65,9 @@ def gradient(
     Neither the penalty nor the reduction to a mean is applied; `fastnet.reference.optimizers.step`
     does both. ``out`` is laid out like ``parameters``.
     """
+    _check_samples(layout, parameters, samples)
+    if out.shape != parameters.shape:
+        raise ValueError("out must have the size of the parameters")
     total = 0.0
     with np.errstate(all="ignore"):
         for low in range(0, len(samples.x), contract.BLOCK_ROWS):
@@ -68,6 +75,32 @@ def gradient(
             block_loss, _ = _add_block(layout, parameters, samples, objective, rows, low == 0, out, arithmetic)
             total = total + block_loss
     return total
+
+
+def _check_samples(layout: np.ndarray, parameters: Array, samples: Samples) -> None:
+    """Refuse arrays that do not fit together, as the kernels do."""
+    n_samples, n_inputs = samples.x.shape
+    if parameters.shape[-1] < optimizers.layout_size(layout):
+        raise ValueError("parameters must have the size of the layout")
+    if n_inputs != layout[0, contract.N_INPUTS]:
+        raise ValueError("x must have a column for each input of the network")
+    if samples.y.shape != (n_samples, layout[-1, contract.STRIDE]) or samples.weight.size != n_samples:
+        raise ValueError("y, padded to the output layer's stride, and weight must have a row for each row of x")
+    if samples.order.shape[1] != n_samples:
+        raise ValueError("order must have a column for each row of x")
+    if ((samples.order < 0) | (samples.order >= n_samples)).any():
+        raise ValueError("order must hold numbers of rows of x")
+
+
+def _check_records(layout: np.ndarray, objective: Objective, update: Update, progress: Progress) -> None:
+    """Refuse records of other sizes than the layout and the epochs have."""
+    if {progress.gradient.shape[-1], update.slots.shape[-1]} != {optimizers.layout_size(layout)}:
+        raise ValueError("gradient and state must have the size of the layout")
+    curves = (progress.loss_curve, progress.mean_absolute_error, update.learning_rates)
+    if min(map(len, curves)) < progress.cursor[contract.STOP_EPOCH]:
+        raise ValueError("the curves and the learning rates must reach up to the stop epoch")
+    if objective.batch_size < 1:
+        raise ValueError("batch_size must be at least 1")
 
 
 def _add_block(
@@ -162,6 +195,8 @@ def train(
         ``FINISHED``, ``PAUSED`` or ``NOT_FINITE``. In the last case the cursor stays in the batch whose
         loss was not finite, which has changed no parameter, or at the epoch after which a parameter was not.
     """
+    _check_samples(layout, parameters, samples)
+    _check_records(layout, objective, update, progress)
     cursor, sums = progress.cursor, progress.sums
     n_samples = len(samples.x)
     with np.errstate(all="ignore"):

@@ -18,6 +18,13 @@ from fastnet.reference.exact import Array
 __all__ = ["step"]
 
 
+def layout_size(layout: np.ndarray) -> int:
+    """The size of the buffers that a layout describes."""
+    last = layout[-1]
+    end = last[contract.WEIGHTS] + last[contract.N_INPUTS] * last[contract.STRIDE]
+    return int(max(end, last[contract.BIAS] + last[contract.STRIDE]))
+
+
 def step(
     layout: np.ndarray,
     parameters: Array,
@@ -43,11 +50,7 @@ def step(
     learning_rate : float
         The rate of this epoch.
     """
-    size = parameters.shape[-1]
-    end = layout[-1, contract.WEIGHTS] + layout[-1, contract.N_INPUTS] * layout[-1, contract.STRIDE]
-    if layout[-1, contract.BIAS] >= 0:
-        end += layout[-1, contract.STRIDE]
-    if size != end or gradient.shape[-1] != size or update.slots.shape[-1] != size:
+    if {parameters.shape[-1], gradient.shape[-1], update.slots.shape[-1]} != {layout_size(layout)}:
         raise ValueError("parameters, gradient and state must have the size of the layout")
     dtype = parameters.dtype.type
     scale = dtype(1.0)
