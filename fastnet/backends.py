@@ -29,15 +29,17 @@ class Backend:
     is_compiled: bool
 
 
-def load_backend(name: Any) -> Backend:
-    """The backend of a name; its modules are imported now.
+def load_backend(backend: Any) -> Backend:
+    """The backend of a name, whose modules are imported now, or a backend of one's own as it is.
 
     Raises
     ------
     TypeError, ValueError
         If there is no backend of that name.
     """
-    check_choice("backend", name, BACKENDS)
+    if isinstance(backend, Backend):
+        return backend
+    name = check_choice("backend", backend, BACKENDS, "a fastnet.backends.Backend")
     if name == "numba":
         from fastnet.kernels import network as kernels
 

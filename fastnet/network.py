@@ -25,6 +25,7 @@ from fastnet.optimizers import Optimizer
 from fastnet.validation import RandomSource, check_array
 
 if TYPE_CHECKING:
+    from fastnet.backends import Backend
     from fastnet.history import History
 
 
@@ -290,7 +291,7 @@ class Network:
         callback: Callable[[int, History], Any] | None = None,
         progress: bool = False,
         threads: int | None = None,
-        backend: str = "numba",
+        backend: str | Backend = "numba",
     ) -> History:
         """Train in place, from the present parameters and, with the same optimizer, its present state.
 
@@ -337,8 +338,9 @@ class Network:
             Whether to show a progress bar (needs tqdm).
         threads : int, optional
             At most how many threads to use; the results do not depend on it.
-        backend : {"numba", "exact", "numpy"}
-            The kernels; the reference, which gives the same bits, slowly; or plain NumPy with BLAS.
+        backend : {"numba", "exact", "numpy"} or Backend
+            The kernels; the reference, which gives the same bits, slowly; plain NumPy with BLAS; or a
+            `fastnet.backends.Backend` of your own.
 
         Returns
         -------
@@ -385,7 +387,7 @@ class Network:
             backend=backend,
         )
 
-    def predict(self, X: ArrayLike, backend: str = "numba") -> NDArray[np.floating]:
+    def predict(self, X: ArrayLike, backend: str | Backend = "numba") -> NDArray[np.floating]:
         """The outputs for the rows of X.
 
         Parameters
@@ -414,7 +416,7 @@ class Network:
 
         return training.predict(self, X, backend)
 
-    def fit_output_layer(self, X: ArrayLike, y: ArrayLike, backend: str = "numba") -> Self:
+    def fit_output_layer(self, X: ArrayLike, y: ArrayLike, backend: str | Backend = "numba") -> Self:
         """Set the last layer to the least-squares solution, given the layers below it.
 
         With one layer and without bias, the weights become pinv(X) y. Of several solutions the one of

@@ -94,7 +94,7 @@ def fit(
     callback: Callback | None,
     progress: bool,
     threads: int | None,
-    backend: str,
+    backend: str | Backend,
 ) -> History:
     """Train a network in place; `fastnet.Network.fit` describes the arguments."""
     loss_code, parameter = get_loss(loss)
@@ -353,7 +353,7 @@ def _import_tqdm() -> Any:
     return tqdm
 
 
-def predict(network: Network, X: ArrayLike, backend: str) -> NDArray[np.floating]:
+def predict(network: Network, X: ArrayLike, backend: str | Backend) -> NDArray[np.floating]:
     """The network's outputs; `fastnet.Network.predict` describes the arguments."""
     functions = load_backend(backend)
     return _outputs(network, network.n_layers, check_inputs(network, X), functions)
@@ -371,7 +371,7 @@ def _outputs(network: Network, n_layers: int, x: NDArray[np.floating], functions
     return out
 
 
-def fit_output_layer(network: Network, X: ArrayLike, y: ArrayLike, backend: str) -> None:
+def fit_output_layer(network: Network, X: ArrayLike, y: ArrayLike, backend: str | Backend) -> None:
     """Solve for the last layer; `fastnet.Network.fit_output_layer` describes the arguments."""
     if network.activations[-1] != "identity":
         raise ValueError(

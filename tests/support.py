@@ -42,18 +42,6 @@ def bit_patterns(dtype: DTypeLike, n: int, seed: int) -> NDArray[np.floating]:
     return np.frombuffer(np.random.default_rng(seed).bytes(n * dtype.itemsize), dtype).copy()
 
 
-def edge_values(dtype: DTypeLike) -> NDArray[np.floating]:
-    """Zeros, the borders of the subnormals and of the format, numbers around one, infinities, NaN; both signs."""
-    info = np.finfo(np.dtype(dtype))
-    one = info.dtype.type(1)
-    tiny, least, largest = info.smallest_normal, info.smallest_subnormal, info.max
-    positive = [0 * one, least, 2 * least, tiny - least, tiny, tiny + least, 2 * tiny, info.eps, one / 3]
-    positive += [np.nextafter(one, 0 * one), one, np.nextafter(one, 2 * one), 2 * one, 3 * one]
-    positive += [np.nextafter(largest, one), largest, info.dtype.type(np.inf), info.dtype.type(np.nan)]
-    values = np.array(positive, info.dtype)
-    return np.concatenate([values, -values])
-
-
 def neighbours(x: ArrayLike, dtype: DTypeLike, n: int) -> NDArray[np.floating]:
     """Each of ``x`` rounded to ``dtype``, with the ``n`` numbers below it and the ``n`` above it."""
     steps = [np.asarray(x, dtype)]

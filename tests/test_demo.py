@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastnet.bench import demo
-from fastnet.bench.notebooks import NOTEBOOK_2, NOTEBOOK_3, Notebook
+from fastnet.testing.notebooks import NOTEBOOK_2, NOTEBOOK_3, Notebook
 
 SHORT = (
     replace(NOTEBOOK_2, epochs=10),

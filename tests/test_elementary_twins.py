@@ -14,7 +14,8 @@ from fastnet.contract import FLOAT32_FORMAT, FLOAT64_FORMAT, VECTOR_BYTES
 from fastnet.kernels import arithmetic, formulas
 from fastnet.kernels.simd import staged
 from fastnet.reference import exact
-from tests.support import assert_same_bits, bit_patterns, edge_values, neighbours
+from fastnet.testing.cases import edge_values
+from tests.support import assert_same_bits, bit_patterns, neighbours
 
 Array = NDArray[np.floating]
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fastnet import contract
-from tests.equality import HIDDEN, NOTEBOOK, OPTIMIZERS, Case
+from fastnet.testing.cases import HIDDEN, NOTEBOOK, OPTIMIZERS, Case
 from tests.support import assert_same_bits
 
 
@@ -128,15 +128,15 @@ def test_notebook(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_padding_stays_zero(dtype: str) -> None:
     case = Case((3, 5, 3), "sigmoid", "sigmoid", "squared_error", "adam", dtype, epochs=20)
-    buffer = case.train("numba")["parameter_buffer"]
-    n_parameters = 3 * 5 + 5 + 5 * 3 + 3
-    assert np.count_nonzero(buffer) == n_parameters
+    network, (x, y, _) = case.network(), case.data()
+    network.fit(x, y, **case.settings)
+    assert np.count_nonzero(network.parameter_buffer) == network.n_parameters
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_moments_of_a_dead_input_are_flushed(dtype: str) -> None:
     # A dead unit's moments decay by 0.9 and 0.999 a step, and would stay subnormal from step 830 on.
     case = Case((3, 4, 1), "relu", "identity", "squared_error", "adam", dtype, epochs=2000, batch_size=None)
-    slots = case.train("numba")["optimizer slots"]
+    slots = case.train("numba")["slots"]
     magnitude = np.abs(slots[slots != 0])
     assert magnitude.min() >= (2.0**-100 if dtype == "float32" else 2.0**-900)

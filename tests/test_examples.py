@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastnet.bench import notebooks
-from fastnet.bench.notebooks import NOTEBOOK_1, NOTEBOOK_2, NOTEBOOK_3
+from fastnet.testing import notebooks
+from fastnet.testing.notebooks import NOTEBOOK_1, NOTEBOOK_2, NOTEBOOK_3
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

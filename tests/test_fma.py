@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import ArrayLike, NDArray
 
 from fastnet.reference import exact
-from tests.support import assert_same_bits, bit_patterns, edge_values, neighbours
+from fastnet.testing.cases import edge_values
+from tests.support import assert_same_bits, bit_patterns, neighbours
 
 Array = NDArray[np.floating]
 Triple = tuple[Array, Array, Array]

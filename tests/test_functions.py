@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from fastnet.reference import exact
-from tests.support import bit_patterns, edge_values, neighbours
+from fastnet.testing.cases import edge_values
+from tests.support import bit_patterns, neighbours
 from tools import accuracy, true_values
 
 FUNCTIONS = list(accuracy.DOMAINS)

@@ -15,7 +15,7 @@ import pytest
 import fastnet
 from fastnet import Network, interruption, training
 from fastnet.backends import Backend, load_backend
-from tests.equality import OPTIMIZERS
+from fastnet.testing.cases import OPTIMIZERS
 from tests.support import assert_same_bits
 
 ROOT = Path(__file__).parents[1]

@@ -5,11 +5,11 @@ import pytest
 
 import fastnet
 from fastnet import contract
-from fastnet.bench import notebooks
-from fastnet.bench.notebooks import NOTEBOOK_1, NOTEBOOK_2, NOTEBOOK_3
 from fastnet.contract import Objective, Progress, Samples, Update
 from fastnet.reference import blas, exact
 from fastnet.reference import network as reference
+from fastnet.testing import notebooks
+from fastnet.testing.notebooks import NOTEBOOK_1, NOTEBOOK_2, NOTEBOOK_3
 
 BACKENDS = ("numpy", "exact", "numba")
 MATRIX = notebooks.MATRIX.astype(float)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import fastnet
-from fastnet.bench import demo, notebooks
+from fastnet.bench import demo
+from fastnet.testing import notebooks
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fastnet"

@@ -11,7 +11,7 @@ import pytest
 
 import fastnet
 from fastnet import DivergenceError, Network, Report, training
-from tests.equality import OPTIMIZERS
+from fastnet.testing.cases import OPTIMIZERS
 from tests.support import assert_same_bits
 
 BACKENDS = ("numba", "exact", "numpy")

@@ -24,7 +24,8 @@ from fastnet.contract import Objective, Progress, Samples, Update
 from fastnet.kernels import arithmetic, linear
 from fastnet.layout import buffer_size, make_layout, parameter_views
 from fastnet.reference import blas, exact
-from tests.support import assert_same_bits, bit_patterns, edge_values
+from fastnet.testing.cases import edge_values
+from tests.support import assert_same_bits, bit_patterns
 
 Array = NDArray[np.floating]
 

@@ -22,9 +22,9 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from fastnet.bench import notebooks
-from fastnet.bench.notebooks import NOTEBOOK_2, NOTEBOOKS, Notebook
 from fastnet.network import Network
+from fastnet.testing import notebooks
+from fastnet.testing.notebooks import NOTEBOOK_2, NOTEBOOKS, Notebook
 
 LOOP = "the notebook's loop"
 FAST_BACKENDS = ("numpy", "numba")

@@ -1,0 +1,188 @@
+"""The registry of trainings that tests and benchmarks share.
+
+A `Case` says everything about a training: network, data, loss, optimizer, seeds. `Case.setup` prepares
+it and returns a function without arguments that trains, so that preparation is never timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastnet import contract
+from fastnet.backends import Backend
+from fastnet.history import DivergenceError
+from fastnet.network import Network
+from fastnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, Rprop
+from fastnet.schedules import InverseScaling
+
+#: Activations that hidden layers may have.
+HIDDEN = tuple(name for name in contract.ACTIVATIONS if name not in contract.OUTPUT_ONLY)
+#: Every form of every optimizer, with rates at which small networks train.
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": SGD(learning_rate=0.01),
+    "momentum": SGD(learning_rate=0.005, momentum=0.9),
+    "nesterov": SGD(learning_rate=0.005, momentum=0.9, nesterov=True),
+    "adam": Adam(learning_rate=0.01),
+    "adamw": AdamW(learning_rate=0.01, weight_decay=0.1),
+    "rmsprop": RMSprop(learning_rate=0.01),
+    "rmsprop_momentum": RMSprop(learning_rate=0.01, momentum=0.5),
+    "rprop": Rprop(learning_rate=0.01),
+    "schedule": SGD(learning_rate=InverseScaling(0.02, power=0.3)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training; the data and the initial parameters come from ``seed``.
+
+    Attributes
+    ----------
+    layer_sizes, activation, output_activation, bias, dtype
+        As for `fastnet.Network`.
+    loss, epochs, batch_size, reduction, l2, shuffle
+        As for `fastnet.Network.fit`.
+    optimizer : str
+        A name of `OPTIMIZERS`.
+    n_samples : int
+        How many samples are drawn.
+    weighted : bool
+        Whether they have weights.
+    seed : int
+        For data, parameters and orders.
+
+    Examples
+    --------
+    >>> train = Case((3, 4, 1)).setup("numpy")
+    >>> sorted(train())
+    ['biases.0', 'biases.1', 'loss_curve', 'mean_absolute_error', 'predictions', 'slots', 'weights.0', 'weights.1']
+    """
+
+    layer_sizes: tuple[int, ...] = (3, 5, 2)
+    activation: str = "tanh"
+    output_activation: str = "identity"
+    loss: str = "squared_error"
+    optimizer: str = "sgd"
+    dtype: str = "float64"
+    bias: bool = True
+    n_samples: int = 11
+    batch_size: int | None = 4
+    epochs: int = 2
+    reduction: str = "mean"
+    l2: float = 0.0
+    shuffle: bool = False
+    weighted: bool = False
+    seed: int = 0
+
+    def network(self) -> Network:
+        """The network with its initial parameters."""
+        network = Network(self.layer_sizes, self.activation, self.output_activation, self.bias, self.dtype)
+        return network.initialize(self.seed)
+
+    def data(self) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating] | None]:
+        """Inputs, targets that the loss accepts, and sample weights."""
+        rng = np.random.RandomState(self.seed)
+        x = rng.standard_normal((self.n_samples, self.layer_sizes[0]))
+        # Some inputs are exact zeros, as one-hot columns and dead units are.
+        x[rng.random_sample(x.shape) < 0.1] = 0.0
+        y = rng.random_sample((self.n_samples, self.layer_sizes[-1]))
+        if self.loss == "poisson":
+            y = np.floor(4 * y)
+        elif self.loss == "cross_entropy":
+            y /= y.sum(axis=1, keepdims=True)
+        weight = rng.random_sample(self.n_samples) if self.weighted else None
+        return x, y, weight
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `fastnet.Network.fit` but for the data and the backend."""
+        return {
+            "loss": self.loss,
+            "optimizer": OPTIMIZERS[self.optimizer],
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "reduction": self.reduction,
+            "l2": self.l2,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+        }
+
+    def setup(self, backend: str | Backend) -> Callable[[], dict[str, NDArray[Any]]]:
+        """Prepare the training; the function returned trains, and returns all that is left by name."""
+        network, (x, y, weight) = self.network(), self.data()
+
+        def train() -> dict[str, NDArray[Any]]:
+            try:
+                history = network.fit(x, y, sample_weight=weight, backend=backend, **self.settings)
+            except DivergenceError as error:
+                # A start that diverges has to do so alike.
+                return {"divergence": np.array([error.epoch, error.layer]), "loss_curve": error.history.loss_curve}
+            return {
+                **{f"weights.{index}": weights.copy() for index, weights in enumerate(network.weights)},
+                **{f"biases.{index}": biases.copy() for index, biases in enumerate(network.biases)},
+                "slots": network._training.slots,
+                "loss_curve": history.loss_curve,
+                "mean_absolute_error": history.mean_absolute_error,
+                "predictions": network.predict(x, backend=backend),
+            }
+
+        return train
+
+    def train(self, backend: str | Backend) -> dict[str, NDArray[Any]]:
+        """Prepare and train."""
+        return self.setup(backend)()
+
+
+NOTEBOOK = Case((3, 4, 1), "sigmoid", "sigmoid", "squared_error", "sgd", "float64", False, 4, None, 5001, "sum")
+
+
+def covering_cases() -> dict[str, Case]:
+    """A few cases, by name, that together use every function of the kernels, in both dtypes."""
+    cases = {}
+    optimizers = list(OPTIMIZERS)
+    for dtype in ("float32", "float64"):
+        for position, activation in enumerate(HIDDEN):
+            cases[f"{activation}-{dtype}"] = Case(
+                (7, 19, 6, 3),
+                activation,
+                contract.ACTIVATIONS[(position + 5) % len(contract.ACTIVATIONS)],
+                contract.LOSSES[position % len(contract.LOSSES)],
+                optimizers[position % len(optimizers)],
+                dtype,
+                bias=position % 2 == 0,
+                n_samples=23,
+                batch_size=8,
+                l2=0.01 * (position % 3),
+                shuffle=position % 2 == 1,
+                weighted=position % 3 == 1,
+                seed=position,
+            )
+        for loss, output in contract.MATCHED_ACTIVATION.items():
+            # More than a block of rows to a batch, and a ragged last batch.
+            cases[f"{contract.LOSSES[loss]}-{dtype}"] = Case(
+                (5, 17, 4),
+                "relu",
+                contract.ACTIVATIONS[output],
+                contract.LOSSES[loss],
+                "adam",
+                dtype,
+                n_samples=300,
+                batch_size=290,
+            )
+    return cases
+
+
+def edge_values(dtype: DTypeLike) -> NDArray[np.floating]:
+    """Zeros, the borders of the subnormals and of the format, numbers around one, infinities, NaN; both signs."""
+    info = np.finfo(np.dtype(dtype))
+    one = info.dtype.type(1)
+    tiny, least, largest = info.smallest_normal, info.smallest_subnormal, info.max
+    positive = [0 * one, least, 2 * least, tiny - least, tiny, tiny + least, 2 * tiny, info.eps, one / 3]
+    positive += [np.nextafter(one, 0 * one), one, np.nextafter(one, 2 * one), 2 * one, 3 * one]
+    positive += [np.nextafter(largest, one), largest, info.dtype.type(np.inf), info.dtype.type(np.nan)]
+    values = np.array(positive, info.dtype)
+    return np.concatenate([values, -values])
