@@ -106,9 +106,9 @@ REFUSED_BY_FIT = [
     ("threads", "all", TypeError, "threads must be an integer of at least 1; got 'all'"),
 ]
 BACKEND = [
-    ("backend", "nunba", ValueError, "backend must be one of 'numba', 'exact', 'numpy'; got 'nunba'. Did you mean"),
-    ("backend", "torch", ValueError, "backend must be one of 'numba', 'exact', 'numpy'; got 'torch'"),
-    ("backend", None, TypeError, "backend must be one of 'numba', 'exact', 'numpy'; got None"),
+    ("backend", "nunba", ValueError, "backend must be one of 'numba', 'exact', 'numpy', or a fastnet.backends.Backend; got 'nunba'. Did you mean"),
+    ("backend", "torch", ValueError, "backend must be one of 'numba', 'exact', 'numpy', or a fastnet.backends.Backend; got 'torch'"),
+    ("backend", None, TypeError, "backend must be one of 'numba', 'exact', 'numpy', or a fastnet.backends.Backend; got None"),
 ]
 # Loss, output activation, targets, and how the message of the ValueError begins.
 REFUSED_TARGETS = [
@@ -155,7 +155,7 @@ NEAR_MISSES = [
 
 def check_refused(net, call, error, message):
     """Require the error, and that the network, its training, and the arrays given are as they were."""
-    net.fit(X, PROBABILITIES, epochs=2, optimizer="rmsprop", backend="numpy")
+    net.fit(X, PROBABILITIES, epochs=2, optimizer="rmsprop", shuffle=True, backend="numpy")
     given = (X, Y, PROBABILITIES, WEIGHT)
     copies = [array.copy() for array in given]
     before, state = net.copy(), net._training
