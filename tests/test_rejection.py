@@ -105,10 +105,11 @@ REFUSED_BY_FIT = [
     ("threads", 0, ValueError, "threads must be an integer of at least 1; got 0"),
     ("threads", "all", TypeError, "threads must be an integer of at least 1; got 'all'"),
 ]
+KNOWN_BACKENDS = "backend must be one of 'numba', 'exact', 'numpy', or a fastnet.backends.Backend; got "
 BACKEND = [
-    ("backend", "nunba", ValueError, "backend must be one of 'numba', 'exact', 'numpy', or a fastnet.backends.Backend; got 'nunba'. Did you mean"),
-    ("backend", "torch", ValueError, "backend must be one of 'numba', 'exact', 'numpy', or a fastnet.backends.Backend; got 'torch'"),
-    ("backend", None, TypeError, "backend must be one of 'numba', 'exact', 'numpy', or a fastnet.backends.Backend; got None"),
+    ("backend", "nunba", ValueError, KNOWN_BACKENDS + "'nunba'. Did you mean"),
+    ("backend", "torch", ValueError, KNOWN_BACKENDS + "'torch'"),
+    ("backend", None, TypeError, KNOWN_BACKENDS + "None"),
 ]
 # Loss, output activation, targets, and how the message of the ValueError begins.
 REFUSED_TARGETS = [
