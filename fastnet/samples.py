@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnet import contract
 from fastnet.contract import Samples
+from fastnet.layout import aligned_zeros
 from fastnet.network import Network
 from fastnet.validation import check_array
 
@@ -60,7 +61,7 @@ def check_samples(network: Network, X: ArrayLike, y: ArrayLike, loss: int, sampl
     targets = _check_targets(network, y, loss)
     if len(targets) != len(x):
         raise ValueError(f"X and y must have as many samples; got {len(x)} and {len(targets)}")
-    padded = np.zeros((len(x), network.layout[-1, contract.STRIDE]), network.dtype)
+    padded = aligned_zeros((len(x), int(network.layout[-1, contract.STRIDE])), network.dtype)
     padded[:, : network.n_outputs] = targets
     weight = _check_weight(network, sample_weight, len(x))
     return Samples(x, padded, weight, np.empty((0, len(x)), np.int64))

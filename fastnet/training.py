@@ -19,6 +19,7 @@ from fastnet.backends import Backend, load_backend
 from fastnet.contract import Objective, Progress, Samples, Update
 from fastnet.history import DivergenceError, History
 from fastnet.interruption import held_interrupt
+from fastnet.layout import aligned_zeros
 from fastnet.losses import Huber, Quantile, get_loss
 from fastnet.network import Network
 from fastnet.optimizers import Optimizer, get_optimizer
@@ -160,7 +161,10 @@ class _Run:
         self.parameters_at_report, self.parameters_epoch = network.parameters, 0
         #: Losses and mean absolute errors of the epochs, with room for more of them.
         self.curves = np.zeros((2, min(epochs, _EPOCHS_AT_ONCE)))
-        self.sums, self.gradient = np.zeros(contract.N_SUMS), np.zeros_like(network.parameter_buffer)
+        self.sums, self.gradient = (
+            np.zeros(contract.N_SUMS),
+            aligned_zeros(network.parameter_buffer.size, network.dtype),
+        )
         self._begin_span(0)
 
     def _begin_span(self, epoch: int) -> None:

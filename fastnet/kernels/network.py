@@ -36,7 +36,7 @@ from fastnet.contract import (
 from fastnet.kernels import activations, losses, optimizers
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.linear import copy_transposed, entry, layout_size, padded, product, row_sum, rows, target, view
-from fastnet.kernels.memory import all_zero, keep, lanes_of, load, pointer, splat, store
+from fastnet.kernels.memory import aligned, all_zero, keep, lanes_of, load, pointer, splat, store
 from fastnet.kernels.simd import Lanes, fma, staged
 
 __all__ = ["forward", "gradient", "train"]
@@ -77,7 +77,7 @@ def _place(net, layer, plane):
 
 @jit_inline
 def _make_plan(layout, parameters, n_rows):
-    """The plan for blocks of ``n_rows``, and the size of the workspace."""
+    """The plan for blocks of ``n_rows``, and the size of the workspace, with room to align it."""
     table, data = pointer(layout), pointer(parameters)
     plan = np.zeros((layout.shape[0], _PLAN_COLUMNS), np.int64)
     end = 0
@@ -88,7 +88,7 @@ def _make_plan(layout, parameters, n_rows):
         plan[layer, _TRANSPOSED] = end
         if layer > 0:
             end += entry(table, layer, N_OUTPUTS) * padded(data, entry(table, layer, N_INPUTS))
-    return plan, end
+    return plan, end + lanes_of(data)
 
 
 @jit_inline
@@ -286,7 +286,7 @@ def forward(layout, parameters, x, out):
         raise ValueError("x and out must have a column for each input and output of the network, and as many rows")
     plan, size = _make_plan(layout, parameters, min(n_samples, BLOCK_ROWS))
     workspace = np.zeros(size, parameters.dtype)
-    memory = pointer(workspace)
+    memory = aligned(pointer(workspace))
     net = _Net(pointer(layout), layout.shape[0], pointer(parameters), pointer(plan), memory, memory)
     last = layout.shape[0] - 1
     n_inputs, stride = layout[0, N_INPUTS], layout[last, STRIDE]
@@ -320,7 +320,7 @@ def gradient(layout, parameters, samples, objective, out):
         layout.shape[0],
         pointer(parameters),
         pointer(plan),
-        pointer(workspace),
+        aligned(pointer(workspace)),
         pointer(unit_sums),
     )
     _transpose_weights(net)
@@ -380,7 +380,7 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
         layout.shape[0],
         pointer(parameters),
         pointer(plan),
-        pointer(workspace),
+        aligned(pointer(workspace)),
         pointer(unit_sums),
     )
     is_ordered = samples.order.shape[0] > 0
