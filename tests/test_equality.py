@@ -80,33 +80,29 @@ CASES = st.builds(
 ).filter(lambda case: case.loss != "cross_entropy" or case.layer_sizes[-1] > 1)
 
 
-def runs_finitely(case: Case) -> bool:
-    """Whether the case's batches are few enough for the reference, which takes milliseconds for each."""
-    return case.n_samples <= 12 * (case.batch_size or case.n_samples)
-
-
-@settings(
-    max_examples=120,
+# The same cases in every run, and failing ones as they were found: a shrunk one says no more.
+SEARCH = settings(
     derandomize=True,
     deadline=None,
     database=None,
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
+
+
+def runs_finitely(case: Case) -> bool:
+    """Whether the case's batches are few enough for the reference, which takes milliseconds for each."""
+    return case.n_samples <= 12 * (case.batch_size or case.n_samples)
+
+
+@settings(SEARCH, max_examples=120)
 @given(case=CASES.filter(runs_finitely))
 def test_every_shape(case: Case) -> None:
     assert_equal_training(case)
 
 
 @pytest.mark.exhaustive
-@settings(
-    max_examples=3000,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+@settings(SEARCH, max_examples=3000)
 @given(case=CASES.filter(runs_finitely))
 def test_every_shape_at_length(case: Case) -> None:
     assert_equal_training(replace(case, epochs=3))

@@ -30,7 +30,8 @@ def source_digest() -> str:
     """Digest of everything that compiled code depends on but Numba's own cache key leaves out."""
     digest = hashlib.sha256()
     package = Path(__file__).parent
-    for path in sorted([*package.rglob("*.py"), *package.parent.glob("co*.py")]):
+    shared = [package.parent / "contract.py", package.parent / "coefficients.py"]
+    for path in sorted([*package.rglob("*.py"), *shared]):
         digest.update(path.relative_to(package.parent).as_posix().encode())
         digest.update(path.read_bytes())
     settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_OPT"))

@@ -92,6 +92,19 @@ def _make_plan(layout, parameters, n_rows):
 
 
 @jit_inline
+def _net(layout, parameters, plan, workspace, unit_sums):
+    """The pointers of these arrays, which have to outlive them."""
+    return _Net(
+        pointer(layout),
+        layout.shape[0],
+        pointer(parameters),
+        pointer(plan),
+        aligned(pointer(workspace)),
+        pointer(unit_sums),
+    )
+
+
+@jit_inline
 def _transpose_weights(net):
     """Refresh the transposed weights, which the back-projection reads row by row."""
     for layer in range(1, net.n_layers):
@@ -286,8 +299,7 @@ def forward(layout, parameters, x, out):
         raise ValueError("x and out must have a column for each input and output of the network, and as many rows")
     plan, size = _make_plan(layout, parameters, min(n_samples, BLOCK_ROWS))
     workspace = np.zeros(size, parameters.dtype)
-    memory = aligned(pointer(workspace))
-    net = _Net(pointer(layout), layout.shape[0], pointer(parameters), pointer(plan), memory, memory)
+    net = _net(layout, parameters, plan, workspace, workspace)
     last = layout.shape[0] - 1
     n_inputs, stride = layout[0, N_INPUTS], layout[last, STRIDE]
     for low in range(0, n_samples, BLOCK_ROWS):
@@ -295,7 +307,7 @@ def forward(layout, parameters, x, out):
         _forward_block(net, view(pointer(x), low * n_inputs, n_inputs, 1), n_rows)
         for row in range(n_rows):
             for unit in range(layout[last, N_OUTPUTS]):
-                out[low + row, unit] = memory[_place(net, last, _A) + row * stride + unit]
+                out[low + row, unit] = net.workspace[_place(net, last, _A) + row * stride + unit]
     keep(plan)
     keep(workspace)
     return out
@@ -315,14 +327,7 @@ def gradient(layout, parameters, samples, objective, out):
     plan, size = _make_plan(layout, parameters, min(n_samples, BLOCK_ROWS))
     workspace = np.zeros(size, parameters.dtype)
     unit_sums = np.zeros(2 * layout[layout.shape[0] - 1, STRIDE], parameters.dtype)
-    net = _Net(
-        pointer(layout),
-        layout.shape[0],
-        pointer(parameters),
-        pointer(plan),
-        aligned(pointer(workspace)),
-        pointer(unit_sums),
-    )
+    net = _net(layout, parameters, plan, workspace, unit_sums)
     _transpose_weights(net)
     natural = np.arange(n_samples)
     total = 0.0
@@ -375,14 +380,7 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
     plan, size = _make_plan(layout, parameters, block_rows)
     workspace = np.zeros(size, parameters.dtype)
     unit_sums = np.zeros(2 * layout[layout.shape[0] - 1, STRIDE], parameters.dtype)
-    net = _Net(
-        pointer(layout),
-        layout.shape[0],
-        pointer(parameters),
-        pointer(plan),
-        aligned(pointer(workspace)),
-        pointer(unit_sums),
-    )
+    net = _net(layout, parameters, plan, workspace, unit_sums)
     is_ordered = samples.order.shape[0] > 0
     gathered = np.empty((block_rows if is_ordered else 0, n_inputs), parameters.dtype)
     natural = np.arange(0 if is_ordered else n_samples)

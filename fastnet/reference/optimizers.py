@@ -7,6 +7,7 @@ penalised. Products with a rate are fused into the update.
 from __future__ import annotations
 
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,19 @@ from fastnet.reference import exact
 from fastnet.reference.exact import Array
 
 __all__ = ["step"]
+
+
+class _Operands(NamedTuple):
+    """What the step of some parameters is computed from; a step returns new parameters, then new slots."""
+
+    w: Array
+    g: Array
+    slots: list[Array]
+    settings: np.ndarray
+    learning_rate: float
+    #: The learning rate with Adam's bias corrections.
+    rate: float
+    arithmetic: ModuleType
 
 
 def layout_size(layout: np.ndarray) -> int:
@@ -72,21 +86,14 @@ def step(
             w = parameters[..., span]
             g = arithmetic.fma(w, dtype(l2), gradient[..., span]) * scale
             slots = [slot[..., span] for slot in update.slots]
-            changed = _STEPS[update.kind](w, g, slots, settings, learning_rate, rate, arithmetic)
+            changed = _STEPS[update.kind](_Operands(w, g, slots, settings, learning_rate, rate, arithmetic))
             for old, new in zip((w, *slots), changed, strict=True):
                 old[...] = new
 
 
-def _sgd(
-    w: Array,
-    g: Array,
-    slots: list[Array],
-    settings: np.ndarray,
-    learning_rate: float,
-    rate: float,
-    arithmetic: ModuleType,
-) -> tuple[Array, ...]:
+def _sgd(operands: _Operands) -> tuple[Array, ...]:
     """Gradient descent; with momentum in the form of Sutskever et al. (2013), as scikit-learn has it."""
+    w, g, slots, settings, _, rate, arithmetic = operands
     dtype = w.dtype.type
     if not slots:
         return (arithmetic.fma(g, dtype(-rate), w),)
@@ -97,16 +104,9 @@ def _sgd(
     return w + move, velocity
 
 
-def _adam(
-    w: Array,
-    g: Array,
-    slots: list[Array],
-    settings: np.ndarray,
-    learning_rate: float,
-    rate: float,
-    arithmetic: ModuleType,
-) -> tuple[Array, ...]:
+def _adam(operands: _Operands) -> tuple[Array, ...]:
     """Kingma and Ba (2015), the efficient form at the end of section 2; decay as in AdamW (2019)."""
+    w, g, slots, settings, learning_rate, rate, arithmetic = operands
     dtype = w.dtype.type
     beta_1, beta_2 = settings[contract.ADAM_BETA_1], settings[contract.ADAM_BETA_2]
     m = arithmetic.flush(arithmetic.fma(slots[0], dtype(beta_1), g * dtype(1.0 - beta_1)))
@@ -116,16 +116,9 @@ def _adam(
     return arithmetic.fma(direction, dtype(-rate), w), m, v
 
 
-def _rmsprop(
-    w: Array,
-    g: Array,
-    slots: list[Array],
-    settings: np.ndarray,
-    learning_rate: float,
-    rate: float,
-    arithmetic: ModuleType,
-) -> tuple[Array, ...]:
+def _rmsprop(operands: _Operands) -> tuple[Array, ...]:
     """Tieleman and Hinton (2012), with momentum as Keras has it."""
+    w, g, slots, settings, _, rate, arithmetic = operands
     dtype = w.dtype.type
     rho = settings[contract.RMSPROP_RHO]
     v = arithmetic.flush(arithmetic.fma(slots[0], dtype(rho), (g * dtype(1.0 - rho)) * g))
@@ -137,16 +130,9 @@ def _rmsprop(
     return w + velocity, v, velocity
 
 
-def _rprop(
-    w: Array,
-    g: Array,
-    slots: list[Array],
-    settings: np.ndarray,
-    learning_rate: float,
-    rate: float,
-    arithmetic: ModuleType,
-) -> tuple[Array, ...]:
+def _rprop(operands: _Operands) -> tuple[Array, ...]:
     """Riedmiller and Braun (1993) without weight backtracking, as PyTorch has it."""
+    w, g, slots, settings, _, _, arithmetic = operands
     dtype = w.dtype.type
     minus, plus, smallest, largest = (dtype(value) for value in settings)
     g = arithmetic.flush(g)
