@@ -1,0 +1,98 @@
+"""The command line: `python -m fastnet verify`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+import fastnet
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare ``verify``."""
+    parser = commands.add_parser(
+        "verify",
+        help="check that this machine gives fastnet's bits",
+        description="Run the equality ladder on this machine: kernels, functions, gradients, trainings, notebooks, the "
+        "release's digests, other CPUs and thread counts. The exit code is 0 if all rungs hold.",
+    )
+    parser.add_argument("--only", metavar="RUNG", action="append", help="run this rung only; can be given again")
+    parser.add_argument("--json", metavar="FILE", help="write the report, with digests of all results")
+    parser.add_argument("--against", metavar="OTHER", help="compare digests with another machine's report")
+    parser.add_argument(
+        "--exhaustive", action="store_true", help="much larger samples, all of float32 among them: takes hours"
+    )
+    parser.add_argument("--write-release", action="store_true", help="write the digests that a release is known by")
+    parser.add_argument("--reason", help="why they are written anew; it is kept with them")
+    parser.set_defaults(run=_verify, usage_error=parser.error)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from fastnet.testing import release, rungs, verify
+
+    if arguments.write_release != bool(arguments.reason):
+        arguments.usage_error("--write-release and --reason go together")
+    try:
+        other = verify.read_report(arguments.against) if arguments.against else None
+        wanted = arguments.only
+        if arguments.write_release:
+            # What is to be written need not agree with what was written before.
+            wanted = [name for name in rungs.RUNGS if name != "release"]
+        report = verify.verify(rungs=wanted, exhaustive=arguments.exhaustive, progress=_progress())
+    except (OSError, ValueError) as error:
+        arguments.usage_error(str(error))
+    sys.stdout.write(f"{report}\n")
+    same = True
+    if arguments.json:
+        report.write(arguments.json)
+    if other is not None:
+        same, text = verify.compare_reports(report, other)
+        sys.stdout.write(f"\n{text}\n")
+    if arguments.write_release and report.passed:
+        digests = rungs.release_digests(rungs.Context("numba"))
+        release.write_release(digests, arguments.reason)
+        sys.stdout.write(f"\nwritten: {release.PATH}\n")
+    return 0 if report.passed and same else 1
+
+
+def _progress() -> Callable[[str], None]:
+    """Shows what is being done: in one line of a terminal, else a line for each rung."""
+    shown = ""
+
+    def show(text: str) -> None:
+        nonlocal shown
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{text[:100]}")
+        elif text.partition(":")[0] != shown:
+            shown = text.partition(":")[0]
+            sys.stderr.write(f"{shown}\n")
+        sys.stderr.flush()
+
+    return show
+
+
+#: A function for each command, in the order of the help text.
+COMMANDS = (_add_verify,)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fastnet", description="Small dense neural networks on CPUs.")
+    parser.add_argument("--version", action="version", version=f"fastnet {fastnet.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="command")
+    for add in COMMANDS:
+        add(commands)
+    parsed = parser.parse_args(arguments)
+    if "run" not in parsed:
+        parser.print_help()
+        return 0
+    try:
+        return int(parsed.run(parsed))
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,565 @@
+"""The checks of `fastnet.testing.verify`: each is a function of a `Context` that returns its `Findings`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnet import contract, kernels
+from fastnet.backends import Backend
+from fastnet.network import Network
+from fastnet.optimizers import SGD
+from fastnet.testing.accuracy import HALF_DIGIT, IN_FLOAT64, LIMITS, float32_errors, float64_errors, read_true_values
+from fastnet.testing.calls import CALLS, DTYPES, UNARY, Source, arrays_of, twins
+from fastnet.testing.cases import HIDDEN, NOTEBOOK, Case, covering_cases
+from fastnet.testing.compare import compare
+from fastnet.testing.difference import first_difference
+from fastnet.testing.machine import numpy_features, usable_cores, vector_instructions
+from fastnet.testing.notebooks import NOTEBOOKS, Notebook
+from fastnet.testing.release import read_release
+
+Arrays: TypeAlias = Mapping[str, NDArray[Any]]
+Figures: TypeAlias = dict[str, int | float | str]
+
+#: Numbers that functions of one argument are called with, and float32 numbers that their errors are measured on.
+_SIZE, _EXHAUSTIVE_SIZE, _SAMPLE = 5_000, 1 << 21, 1 << 16
+#: Inputs of a sweep over all float32 numbers that are worked on at a time.
+_CHUNK = 1 << 18
+#: Epochs of a notebook that are compared with the exact reference, which takes milliseconds for each.
+_PREFIX, _EXHAUSTIVE_PREFIX = 100, 5000
+#: Distance of central differences: near the cube root of float64's unit, where their error is least.
+_H = 2.0**-17
+#: CPUs that Numba is told to compile for; what LLVM must and must not use then; NumPy's names for what it must not.
+CPUS: dict[str, tuple[str, set[str], set[str], tuple[str, ...]]] = {
+    "AVX2": ("haswell", {"AVX", "FMA"}, {"AVX-512"}, ("AVX512", "X86_V4")),
+    "no FMA": ("nehalem", set(), {"AVX-512", "AVX", "FMA"}, ("AVX512", "X86_V4", "AVX2", "FMA", "X86_V3")),
+}
+_KERNELS_ONLY = "it calls the kernels one by one; another backend is judged by its trainings"
+
+
+@dataclass
+class Findings:
+    """What a check found.
+
+    Attributes
+    ----------
+    failures : list of str
+        What went wrong; the first one says what parted first.
+    figures : dict
+        What was measured, by name.
+    digests : dict
+        SHA-256 of results by name, to compare machines by.
+    skipped : str
+        Why the check was not made, if it was not.
+    """
+
+    failures: list[str] = field(default_factory=list)
+    figures: Figures = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    skipped: str = ""
+
+
+class Context:
+    """What the checks share: the backend, how thorough they are, and trainings that several of them look at.
+
+    Parameters
+    ----------
+    backend : str or Backend
+        What is judged.
+    exhaustive : bool
+        Whether to take hours.
+
+    Attributes
+    ----------
+    progress : callable
+        Is told what is being done; it can be set.
+    """
+
+    def __init__(self, backend: str | Backend, exhaustive: bool = False) -> None:
+        #: Any: the notebooks are annotated to take names only.
+        self.backend: Any = backend
+        self.exhaustive = exhaustive
+        self.progress: Callable[[str], Any] = lambda _: None
+        self.cases = covering_cases()
+        self.children: dict[str, subprocess.Popen[str]] = {}
+
+    @cached_property
+    def actual(self) -> dict[str, Arrays]:
+        """What the backend's trainings leave behind."""
+        return {name: case.train(self.backend) for name, case in self.cases.items()}
+
+    @cached_property
+    def desired(self) -> dict[str, Arrays]:
+        """The same of the exact reference."""
+        return {name: case.train("exact") for name, case in self.cases.items()}
+
+    @property
+    def reason_without_children(self) -> str:
+        """Why no other CPU can be compiled for, if that is so."""
+        if self.backend != "numba":
+            return "a backend that is no name cannot be handed to other processes"
+        if platform.machine().lower() not in ("x86_64", "amd64"):
+            return f"{platform.machine()} has neither AVX2 nor a CPU without FMA to compile for"
+        return ""
+
+    def start_children(self) -> None:
+        """Let processes compile for other CPUs, beside all other checks."""
+        if self.reason_without_children:
+            return
+        for name, (cpu, _, _, unwanted) in CPUS.items():
+            # Numba keeps the host's features unless they are cleared: with the name alone AVX-512 stays on.
+            # NumPy, which makes the data, is to do without them too.
+            disabled = [feature for feature in numpy_features() if feature.startswith(unwanted)]
+            variables = {
+                "NUMBA_CPU_NAME": cpu,
+                "NUMBA_CPU_FEATURES": "",
+                "NPY_DISABLE_CPU_FEATURES": " ".join(disabled),
+            }
+            self.children[name] = subprocess.Popen(
+                [sys.executable, "-c", "from fastnet.testing import rungs; rungs.main_of_child()"],
+                env={**os.environ, **variables},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+
+    def stop_children(self) -> None:
+        """End what is still running of them."""
+        for child in self.children.values():
+            if child.poll() is None:
+                child.kill()
+            child.communicate()
+
+
+def digest(arrays: Arrays) -> str:
+    """SHA-256 of names, dtypes, shapes and bits; all NaNs are alike, and so are both byte orders.
+
+    Examples
+    --------
+    >>> digest({"x": np.array([np.nan])}) == digest({"x": -np.array([np.nan])})
+    True
+    """
+    joined = hashlib.sha256()
+    for name, array in arrays.items():
+        bits = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        if array.dtype.kind == "f" and np.isnan(bits).any():
+            bits = np.where(np.isnan(bits), np.array(np.nan, bits.dtype), bits)
+        joined.update(f"{name} {array.dtype.name} {array.shape} ".encode())
+        joined.update(bits.tobytes())
+    return joined.hexdigest()
+
+
+# --- functions ---
+
+
+def check_functions(context: Context) -> Findings:
+    """Every function of the kernels gives the bits of its twin in the reference."""
+    if context.backend != "numba":
+        return Findings(skipped=_KERNELS_ONLY)
+    findings = Findings()
+    n_elements = largest = 0
+    for name in CALLS:
+        for dtype in DTYPES:
+            context.progress(f"{name} {dtype}")
+            joined = hashlib.sha256()
+            for arguments in _arguments(context, name, dtype):
+                results = _call_twins(name, arguments)
+                n_elements += sum(array.size for array in arrays_of(results[2]))
+                failure, ulp = _compare_results(*results[:2])
+                largest = max(largest, ulp)
+                if failure:
+                    findings.failures.append(f"{name} {dtype}: {failure}")
+                joined.update(digest(results[0]).encode())
+            findings.digests[f"{name} {dtype}"] = joined.hexdigest()
+    findings.figures = {"functions": len(findings.digests), "elements": n_elements, "largest ULP": largest}
+    return findings
+
+
+def _arguments(context: Context, name: str, dtype: str) -> Iterator[tuple[Any, ...]]:
+    yield from CALLS[name](Source(dtype, _EXHAUSTIVE_SIZE if context.exhaustive else _SIZE))
+    if context.exhaustive and name.removeprefix("exact.") in UNARY and dtype == "float32":
+        yield from ((x,) for x in _all_float32(context, f"{name} {dtype}"))
+
+
+def _all_float32(context: Context, what: str) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, 1 << 32, _CHUNK):
+        context.progress(f"{what}: {start / 2**32:.1%} of 2^32 inputs")
+        yield np.arange(start, start + _CHUNK, dtype=np.int64).astype(np.uint32).view(np.float32)
+
+
+def _call_twins(name: str, arguments: tuple[Any, ...]) -> tuple[Arrays, Arrays, Any]:
+    """What kernel and reference return and make of their arguments, and what the kernel returns or changes."""
+    kernel, reference = twins(name)
+    mine, yours = _copied(arguments), _copied(arguments)
+    with np.errstate(all="ignore"):
+        result, expected = kernel(*mine), reference(*yours)
+    actual, desired = (
+        {f"result {position}" if position else "result": array for position, array in enumerate(arrays_of(everything))}
+        for everything in ((result, mine), (expected, yours))
+    )
+    return actual, desired, mine if result is None else result
+
+
+def _copied(value: Any) -> Any:
+    """Arguments, or a record among them, with arrays of their own."""
+    if isinstance(value, tuple):
+        copies = [_copied(part) for part in value]
+        return type(value)(*copies) if hasattr(value, "_fields") else tuple(copies)
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _compare_results(actual: Arrays, desired: Arrays) -> tuple[str, int]:
+    """What parted first, if anything did, and the largest distance."""
+    floats = {name: array for name, array in actual.items() if array.dtype.kind == "f"}
+    difference = first_difference(floats, {name: desired[name] for name in floats})
+    if difference is not None:
+        return str(difference), difference.max_ulp
+    parted = [name for name in actual if name not in floats and not np.array_equal(actual[name], desired[name])]
+    return (f"{parted[0]} is {actual[parted[0]]}, not {desired[parted[0]]}" if parted else ""), 0
+
+
+# --- accuracy ---
+
+
+def check_accuracy(context: Context) -> Findings:
+    """Elementary functions are within their limits of the true values, which NumPy and a table by mpmath know."""
+    if context.backend != "numba":
+        return Findings(skipped=_KERNELS_ONLY)
+    findings = Findings()
+    sizes = {"float64": 0, "float32": 0}
+    largest: dict[str, float] = {}
+
+    def judge(name: str, dtype: str, x: NDArray[np.floating], errors: NDArray[np.float64], slack: float) -> None:
+        sizes[dtype] += x.size
+        worst, limit = int(np.argmax(errors)), LIMITS.get(name, np.inf)
+        largest[f"{name} {dtype}"] = max(largest.get(f"{name} {dtype}", 0.0), float(errors[worst]))
+        if not errors[worst] <= limit + slack:
+            at = float(x[worst])
+            findings.failures.append(f"{name} {dtype}: {errors[worst]:.4f} ULP at {at.hex()} ({at!r}), above {limit}")
+
+    for name, (x, rounded, rest) in read_true_values().items():
+        judge(name, "float64", x, float64_errors(getattr(kernels, name)(x), rounded, rest), HALF_DIGIT)
+    for name, in_float64 in IN_FLOAT64.items():
+        source = Source("float32", _SAMPLE, seed=1)
+        sample = np.concatenate([source.bit_patterns(_SAMPLE), 10 * source.matrix(_SAMPLE)])
+        for x32 in _all_float32(context, f"{name} float32") if context.exhaustive else [sample]:
+            with np.errstate(all="ignore"):
+                true = in_float64(x32.astype(np.float64))
+            # The true values' own errors are below 2^-20 units of float32.
+            judge(name, "float32", x32, float32_errors(getattr(kernels, name)(x32), true), 2.0**-20)
+    findings.figures = {"float64 inputs": sizes["float64"], "float32 inputs": sizes["float32"]}
+    findings.figures |= {f"{name} ULP": round(error, 4) for name, error in largest.items()}
+    return findings
+
+
+# --- gradients ---
+
+
+def gradient_cases(exhaustive: bool) -> list[Case]:
+    """Small networks with every hidden activation, every loss and every output."""
+    outputs = {
+        loss: contract.ACTIVATIONS[contract.MATCHED_ACTIVATION.get(code, contract.IDENTITY)]
+        for code, loss in enumerate(contract.LOSSES)
+    }
+    pairs = [(activation, list(outputs.items())[i % len(outputs)]) for i, activation in enumerate(HIDDEN)]
+    if exhaustive:
+        pairs = [(activation, pair) for activation in HIDDEN for pair in outputs.items()]
+    triples = [(activation, output, loss) for activation, (loss, output) in pairs]
+    triples += [("silu", output, "squared_error") for output in contract.ACTIVATIONS]
+    return [
+        Case((3, 4, 3, 2), *triple, n_samples=7, batch_size=None, epochs=1, reduction="sum", seed=seed)
+        for triple in triples
+        for seed in range(10 if exhaustive else 1)
+    ]
+
+
+def check_gradients(context: Context) -> Findings:
+    """Gradients are those of the reported loss, by central differences, within the differences' own error.
+
+    D(h) runs along a direction of signs through one array. Its truncation error is about a third of D(2h) - D(h);
+    rounding adds at most error / h, and half of that to a third of D(2h) - D(h), where ``error`` is the loss's.
+    Another half, 2^16 times the loss's error, is for the gradient's own rounding.
+    """
+    findings = Findings()
+    n_derivatives, widest = 0, 0.0
+    for case in gradient_cases(context.exhaustive):
+        what = f"{case.activation}, {case.output_activation}, {case.loss}"
+        context.progress(what)
+        for name, along, near, limit, size in _derivatives(case, context.backend):
+            n_derivatives += 1
+            widest = max(widest, limit / size)
+            if not abs(along - near) <= limit:
+                kind, _, layer = name.partition(".")
+                findings.failures.append(
+                    f"{what}: epoch 0, layer {int(layer) + 1}, {kind}: the derivative along a direction of signs is "
+                    f"{along!r} by backpropagation, {near!r} by central differences whose error is at most {limit:.1e}"
+                )
+    findings.figures = {"derivatives": n_derivatives, "widest bound": f"{widest:.0e} of the gradient"}
+    return findings
+
+
+def _derivatives(case: Case, backend: Any) -> Iterator[tuple[str, float, float, float, float]]:
+    """Of each array: its name, its derivative by backpropagation, by differences, their bound, the gradient's size."""
+    x, y, _ = case.data()
+    start = case.network()
+    # Numbers of few bits, to which h is added without rounding.
+    start.parameters = start.parameters.astype(np.float32)
+
+    def train(net: Network) -> float:
+        """The loss before a step of rate 1, which takes the gradient off."""
+        history = net.fit(x, y, backend=backend, **{**case.settings, "optimizer": SGD(learning_rate=1.0)})
+        return float(history.loss_curve[0])
+
+    def loss_at(name: str, step: NDArray[np.floating]) -> float:
+        moved = start.copy()
+        _parameters(moved)[name][...] += step
+        return train(moved)
+
+    stepped = start.copy()
+    train(stepped)
+    after, error = _parameters(stepped), _loss_error(case, start, x, y)
+    signs = np.random.RandomState(case.seed)
+    for name, before in _parameters(start).items():
+        gradient, direction = before - after[name], signs.choice([-1.0, 1.0], before.shape)
+        near, far = ((loss_at(name, h * direction) - loss_at(name, -h * direction)) / (2 * h) for h in (_H, 2 * _H))
+        limit = abs(far - near) + 2 * error / _H
+        yield name, float((gradient * direction).sum()), near, limit, float(np.abs(gradient).sum())
+
+
+def _parameters(net: Network) -> dict[str, NDArray[np.floating]]:
+    """Views of the weights and biases."""
+    views = {f"weights.{index}": weights for index, weights in enumerate(net.weights)}
+    return views | {f"biases.{index}": biases for index, biases in enumerate(net.biases)}
+
+
+def _loss_error(case: Case, net: Network, x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+    """A bound of the rounding error of the summed loss of all samples, to first order.
+
+    A sum of n terms errs by n units of the sum of their magnitudes. An activation multiplies an error by at most
+    1.13 (gelu's steepest slope), and adds at most 25 units: 17 for the elementary function, 8 for as many operations.
+    A loss multiplies it by at most max(1, |a - y|), the derivative by a, or by z where it is computed from that.
+    """
+    unit = 2.0**-53
+    a, error = x, np.zeros_like(x)
+    for layer in range(net.n_layers):
+        weights, bias = np.abs(net.weights[layer]), np.abs(net.biases[layer])
+        first = Network.from_arrays(
+            net.weights[: layer + 1],
+            net.biases[: layer + 1],
+            activation=case.activation,
+            output_activation=case.output_activation if layer + 1 == net.n_layers else case.activation,
+        )
+        z_size = np.abs(a) @ weights + bias
+        error = error @ weights + (len(weights) + 1) * unit * z_size
+        a = first.predict(x, backend="exact")
+        is_output = layer + 1 == net.n_layers
+        slope = np.maximum(np.abs(a), 1.13) if is_output else 1.13
+        # Softmax mixes the errors of a row.
+        spread = error.sum(axis=1, keepdims=True) if is_output else error
+        error = slope * spread + 25 * unit * np.maximum(np.abs(a), 1 + z_size)
+    loss_size = (1 + np.abs(y)) * (1 + z_size) + np.abs(a) + (a - y) ** 2
+    return float((np.maximum(1, np.abs(a - y)) * error + (25 + a.size) * unit * loss_size).sum())
+
+
+# --- trainings ---
+
+
+def check_trainings(context: Context) -> Findings:
+    """Trainings that together use all of the kernels leave the bits of the exact reference behind."""
+    findings = Findings(figures={"trainings": len(context.cases), "elements": 0, "largest ULP": 0})
+    largest = 0
+    for name, case in context.cases.items():
+        context.progress(name)
+        actual, desired = context.actual[name], context.desired[name]
+        findings.digests[name] = digest(actual)
+        if findings.digests[name] == digest(desired):
+            continue
+        findings.failures.append(f"{name}: {first_parting(case, context.backend, actual, desired)}")
+        if actual.keys() == desired.keys():
+            largest = max(largest, _largest_ulp(actual, desired))
+    findings.figures["elements"] = sum(array.size for arrays in context.desired.values() for array in arrays.values())
+    findings.figures["largest ULP"] = largest
+    return findings
+
+
+def first_parting(case: Case, backend: str | Backend, actual: Arrays, desired: Arrays) -> str:
+    """Where a training parts from the exact reference, in lockstep; else what its results tell."""
+    x, y, weight = case.data()
+    comparison = compare(backend, "exact", case.network(), x, y, sample_weight=weight, **case.settings)
+    if not comparison.equal:
+        return str(comparison)
+    if actual.keys() != desired.keys():
+        return f"it leaves {', '.join(actual)} behind, not {', '.join(desired)}"
+    return f"in lockstep it does not part, but at the end {first_difference(actual, desired)}"
+
+
+def _largest_ulp(actual: Arrays, desired: Arrays) -> int:
+    differences = (first_difference({name: actual[name]}, {name: desired[name]}) for name in desired)
+    return max((difference.max_ulp for difference in differences if difference is not None), default=0)
+
+
+def check_notebooks(context: Context) -> Findings:
+    """The notebooks' networks print their figures, and begin with the bits of the exact reference."""
+    prefix = _EXHAUSTIVE_PREFIX if context.exhaustive else _PREFIX
+    findings = Findings(figures={"figures": 0, "epochs": 0, "epochs beside exact": prefix * len(NOTEBOOKS)})
+    for notebook in NOTEBOOKS:
+        context.progress(notebook.name)
+        comparison = compare(
+            context.backend,
+            "exact",
+            notebook.network(),
+            notebook.x,
+            notebook.y,
+            loss="squared_error",
+            optimizer=SGD(learning_rate=notebook.learning_rate),
+            epochs=prefix,
+            reduction="sum",
+        )
+        if not comparison.equal:
+            findings.failures.append(f"{notebook.name}: {comparison}")
+        net = notebook.network()
+        if notebook.updates_before:
+            notebook.fit(net, notebook.updates_before, context.backend)
+        figures, errors = notebook.run(net, context.backend)
+        shown, expected = [notebook.show(figure) for figure in figures], _printed(notebook)
+        parted = [i for i, pair in enumerate(zip(shown, expected, strict=True)) if pair[0] != pair[1]]
+        if parted:
+            i = parted[0]
+            where = f"epoch {i * notebook.report_every}" if notebook.report_every else f"output {i}"
+            findings.failures.append(f"{notebook.name}: {where}: prints {shown[i]}, not {expected[i]}")
+        findings.digests[notebook.name] = digest({"parameters": net.parameters, "mean_absolute_error": errors})
+        findings.figures["figures"] = int(findings.figures["figures"]) + len(shown)
+        findings.figures["epochs"] = int(findings.figures["epochs"]) + notebook.updates_before + notebook.epochs
+    return findings
+
+
+def _printed(notebook: Notebook) -> list[str]:
+    """The figures as printed; where the first weights are unknown, as the notebook's own loop prints them."""
+    if notebook.seeded:
+        return list(notebook.printed)
+    return [notebook.show(figure) for figure in notebook.run_loop(notebook.network(), notebook.epochs)]
+
+
+# --- releases, CPUs, threads ---
+
+
+def check_release(context: Context) -> Findings:
+    """The trainings, and the first notebook's, have the digests that this release was published with."""
+    release = read_release()
+    digests = release_digests(context)
+    findings = Findings(digests={"notebook": digests["notebook"]}, figures={"digests": len(digests)})
+    if digests.keys() != release.digests.keys():
+        odd = sorted(digests.keys() ^ release.digests.keys())
+        findings.failures.append(f"the cases are not those of the release: {', '.join(odd)}")
+    for name, value in digests.items():
+        if release.digests.get(name, value) != value:
+            agrees = "agrees with" if _exact_digest(context, name) == release.digests[name] else "differs from it too"
+            findings.failures.append(f"{name}: not the release's digest; exact {agrees}")
+    return findings
+
+
+def release_digests(context: Context) -> dict[str, str]:
+    """Digests of the trainings that a release is known by."""
+    digests = {name: digest(arrays) for name, arrays in context.actual.items()}
+    context.progress("the notebook")
+    return digests | {"notebook": digest(NOTEBOOK.train(context.backend))}
+
+
+def _exact_digest(context: Context, name: str) -> str:
+    return digest(context.desired[name] if name in context.desired else NOTEBOOK.train("exact"))
+
+
+def check_cpus(context: Context) -> Findings:
+    """Compiled for AVX2, and for a CPU without FMA, the trainings have the same bits."""
+    if context.reason_without_children:
+        return Findings(skipped=context.reason_without_children)
+    if not context.children:
+        context.start_children()
+    findings = Findings(figures={"trainings": 0})
+    for name, child in context.children.items():
+        cpu, needed, unwanted, _ = CPUS[name]
+        context.progress(f"{name} ({cpu})")
+        output, errors = child.communicate()
+        if child.returncode != 0:
+            findings.failures.append(f"{cpu}: the process ended with {child.returncode}: {errors.strip()[-500:]}")
+            continue
+        report = json.loads(output)
+        instructions = set(report["instructions"])
+        findings.figures[cpu] = " ".join(sorted(instructions)) or "SSE"
+        findings.figures["trainings"] = int(findings.figures["trainings"]) + len(report["digests"])
+        if not needed <= instructions or instructions & unwanted:
+            findings.failures.append(f"{cpu}: LLVM compiles for {', '.join(sorted(instructions)) or 'neither'}")
+        findings.failures += [f"{cpu}: {failure}" for failure in report["failures"]]
+        findings.failures += [
+            f"{cpu}: {case}: not the digest of the exact reference here"
+            for case, value in report["digests"].items()
+            if value != digest(context.desired[case]) and not report["failures"]
+        ]
+    return findings
+
+
+def main_of_child() -> None:
+    """Check the trainings in a process that compiles for another CPU; print instructions and findings."""
+    findings = check_trainings(Context("numba"))
+    sys.stdout.write(json.dumps({"instructions": vector_instructions(), **asdict(findings)}))
+
+
+def check_threads(context: Context) -> Findings:
+    """Trainings have the same bits with one thread, with two, and with all."""
+    findings = Findings()
+    counts = {"1": 1, "2": 2, "all": None}
+    cases = {name: case for name, case in context.cases.items() if case.n_samples > contract.BLOCK_ROWS}
+    for label, threads in counts.items():
+        for name, case in cases.items():
+            context.progress(f"{name}, threads={threads}")
+            arrays = _trained_by(case, context.backend, threads)
+            difference = first_difference(arrays, {key: context.actual[name][key] for key in arrays})
+            if difference is not None:
+                findings.failures.append(f"{name} with threads={label}: {difference}")
+    findings.figures = {"trainings": len(counts) * len(cases), "threads": f"1, 2, all ({usable_cores()})"}
+    return findings
+
+
+def _trained_by(case: Case, backend: Any, threads: int | None) -> Arrays:
+    network, (x, y, weight) = case.network(), case.data()
+    history = network.fit(x, y, sample_weight=weight, backend=backend, threads=threads, **case.settings)
+    return _parameters(network) | {"loss_curve": history.loss_curve}
+
+
+#: The rungs of the ladder, in order.
+RUNGS: dict[str, Callable[[Context], Findings]] = {
+    "functions": check_functions,
+    "accuracy": check_accuracy,
+    "gradients": check_gradients,
+    "trainings": check_trainings,
+    "notebooks": check_notebooks,
+    "release": check_release,
+    "cpus": check_cpus,
+    "threads": check_threads,
+}
+
+
+def names_of(rungs: Iterable[str] | None) -> list[str]:
+    """The rungs asked for, in the ladder's order; all of them by default.
+
+    Raises
+    ------
+    ValueError
+        If there is no rung of some name.
+    """
+    asked = list(RUNGS) if rungs is None else list(rungs)
+    unknown = [name for name in asked if name not in RUNGS]
+    if unknown:
+        raise ValueError(f"rungs must be of {', '.join(RUNGS)}; got {unknown[0]!r}")
+    return [name for name in RUNGS if name in asked]
