@@ -714,7 +714,7 @@ def replay(
     here = environment()
     changes = tuple(
         f"{key}: {golden.environment.get(key, 'not stated')} in the golden, {here.get(key, 'not stated')} here"
-        for key in sorted(golden.environment.keys() | here.keys())
+        for key in sorted(golden.environment.keys() | (here.keys() if golden.bound is None else set()))
         if golden.environment.get(key) != here.get(key)
     )
     return GoldenReport(name, golden, backend_name, failed, parting, agreeing, comparison, distances, changes)
