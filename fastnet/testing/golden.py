@@ -37,7 +37,8 @@ from fastnet.testing.compare import Comparison, compare
 from fastnet.testing.difference import Difference, first_difference, network_arrays
 from fastnet.testing.golden_file import ArrayEntry, Bound, Entry, Golden, Index, Recording, Stored, digest, index_text
 from fastnet.testing.ulp import max_ulp
-from fastnet.validation import check_choice, check_integer
+from fastnet.training import REDUCTIONS
+from fastnet.validation import check_boolean, check_choice, check_integer, check_number
 
 Array = NDArray[np.floating]
 
@@ -101,12 +102,13 @@ class Training:
         settings = {name: settings.get(name, defaults[name].default) for name in golden_file.SETTINGS}
         settings["optimizer"] = get_optimizer(settings["optimizer"])
         settings["epochs"] = check_integer("epochs", settings["epochs"], 1)
-        if settings["shuffle"]:
-            settings["seed"] = check_integer(
-                "seed, if a training that shuffles is to be repeated,", settings["seed"], 0
-            )
-        elif not isinstance(settings["seed"], int | None):
-            raise TypeError(f"seed must be an integer or None; got {settings['seed']!r}")
+        settings["reduction"] = check_choice("reduction", settings["reduction"], REDUCTIONS)
+        settings["shuffle"] = check_boolean("shuffle", settings["shuffle"])
+        settings["l2"] = check_number("l2", settings["l2"], low=0.0)
+        if settings["batch_size"] is not None:
+            settings["batch_size"] = check_integer("batch_size", settings["batch_size"], 1)
+        if settings["seed"] is not None or settings["shuffle"]:
+            settings["seed"] = check_integer("seed of a training that is to be repeated", settings["seed"], 0)
         check_samples(network, X, y, get_loss(settings["loss"])[0], sample_weight)
         start = Network(**network.architecture)
         start.parameters = network.parameters

@@ -47,7 +47,7 @@ from fastnet.schedules import CosineDecay, InverseScaling, StepDecay
 SCHEMA = 1
 _TITLE = "fastnet golden, schema "
 #: Arrays of up to so many numbers are written out.
-LARGEST_STORED = 4096
+LARGEST_STORED = 1024
 _ARCHITECTURE = ("layer_sizes", "activation", "output_activation", "bias", "dtype")
 #: The arguments of `fastnet.Network.fit` on which a training's bits depend.
 SETTINGS = ("loss", "optimizer", "epochs", "batch_size", "reduction", "shuffle", "seed", "l2")
@@ -113,6 +113,7 @@ class Bound:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        object.__setattr__(self, "size", float(self.size))
         if self.kind not in _KINDS:
             raise ValueError(f"the kind of a bound must be one of {', '.join(_KINDS)}; got {self.kind!r}")
         if not (isfinite(self.size) and self.size >= 0):
@@ -406,11 +407,12 @@ def _golden(sections: Sequence[_Section]) -> Golden:
         if section.name.partition(" ")[0] != name:
             raise _ContentError(section.line, f"the section {name!r} is expected here, not {section.name!r}")
     recordings, environment, training, data, *epochs, end = sections
-    architecture = {key: _value(training.take(key), json.loads) for key in _ARCHITECTURE}
+    items = [training.take(key) for key in _ARCHITECTURE]
+    architecture = {item.key: _value(item, json.loads) for item in items}
     try:
         sizes, _, bias, dtype = check_architecture(**architecture)
     except (TypeError, ValueError) as error:
-        raise _ContentError(training.line, f"its architecture is invalid: {error}") from None
+        raise _ContentError(items[0].line, f"its architecture is invalid: {error}") from None
     settings = {key: _value(training.take(key), lambda text: _from_json(json.loads(text))) for key in SETTINGS}
     backend, bound = training.take("backend").value, _value(training.take("agreement"), _bound)
     shapes: dict[str, Index] = {}

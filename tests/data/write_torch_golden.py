@@ -28,9 +28,9 @@ import argparse
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fastnet import contract
@@ -39,6 +39,9 @@ from fastnet.testing.golden import golden_from_arrays
 from fastnet.testing.golden_file import Bound
 from tests import running_error
 from tests.running_error import EITHER, Arithmetic, Bounded, Layer
+
+if TYPE_CHECKING:
+    import torch
 
 Arrays = list[NDArray[np.float64]]
 
@@ -52,6 +55,9 @@ def data() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def torch_model() -> torch.nn.Sequential:
+    # Here and below, so that tests can import this file without PyTorch.
+    import torch
+
     torch.manual_seed(0)
     functions = {contract.TANH: torch.nn.Tanh, contract.SIGMOID: torch.nn.Sigmoid, contract.IDENTITY: torch.nn.Identity}
     layers: list[torch.nn.Module] = []
@@ -67,6 +73,8 @@ def torch_arrays(model: torch.nn.Sequential) -> Arrays:
 
 def train_torch(model: torch.nn.Sequential, optimizer: Optimizer) -> Iterator[tuple[float, Arrays]]:
     """The loss of each epoch, before its step, and the parameters after it."""
+    import torch
+
     x, y = map(torch.from_numpy, data())
     if isinstance(optimizer, Adam):
         betas = (optimizer.beta_1, optimizer.beta_2)
@@ -114,6 +122,8 @@ def _relative(bounded: Bounded) -> float:
 
 
 def main() -> None:
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reason", help="why they are written again")
     parser.add_argument("--author")
