@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,3 +129,11 @@ def test_bad_arguments_are_refused() -> None:
         compare(lambda w, b, x, y: ([v.astype("f4") for v in w], b), "exact", network, x, y)
     with pytest.raises(ValueError, match="max_ulp"):
         compare("exact", "numba", network, x, y, max_ulp=-1)
+
+
+def test_page_shows_what_its_example_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    runpy.run_path(str(docs / "examples" / "planted_fault.py"), run_name="__main__")
+    printed = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+    page = (docs / "regression-testing.md").read_text(encoding="utf-8")
+    assert printed in page, f"docs/regression-testing.md has to show:\n{printed}"

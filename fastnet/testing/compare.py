@@ -110,8 +110,8 @@ class Comparison:
         lines = [
             f"{self.a} parts from {self.b} in epoch {self.epoch}, batch {self.batch} (both counted from 0)",
             f"first in: {self.difference}",
-            f"equal{allowed} before: {', '.join(self.equal_arrays) or 'nothing else is known of a step function'}",
             f"parted in that step: {', '.join(self.parted_arrays)}",
+            f"still equal{allowed}: {', '.join(self.equal_arrays) or 'nothing'}",
         ]
         if "loss" in (*self.equal_arrays, *self.parted_arrays):
             lines.append(f"look at: {_SUSPECTS[kind]}")
