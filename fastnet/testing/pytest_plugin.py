@@ -77,7 +77,7 @@ class GoldenFixture:
 
     def __init__(self, node: pytest.Item) -> None:
         self.folder = node.path.parent / FOLDER
-        self._test = node.nodeid.rpartition("/")[2]
+        self._test = f"{node.path.name}::{node.nodeid.partition('::')[2]}"
         self._node_id, self._n_unnamed = node.nodeid, 0
         self._records = bool(node.config.getoption("golden_record"))
         self._reason: str | None = node.config.getoption("golden_reason")
