@@ -47,8 +47,9 @@ def run(pytester):
 
     def run(*arguments):
         in_process = "-n" not in arguments
+        # Hypothesis would be imported anew, for a second, by each run within this process.
         return (pytester.runpytest_inprocess if in_process else pytester.runpytest_subprocess)(
-            "-p", "no:cacheprovider", *arguments
+            "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *arguments
         )
 
     return run

@@ -504,17 +504,16 @@ def _entry(section: _Section, shapes: Mapping[str, Index]) -> Entry:
     slots = _value(section.take("slots"), _sha256) if has_slots else ""
     arrays = {}
     for item in section.items:
-        shown: dict[Index, float] = {}
-        for line, text in item.below:
-            index, number = _value(_Item(line, item.key, text), _element)
-            shown[index] = number
         # A slot has the shape of its parameters: "velocity of weights.0".
         shape = shapes.get(item.key.rpartition(" of ")[2])
         if shape is None:
             raise _ContentError(item.line, f"{item.key!r} is no array of the network")
-        for index in shown:
-            if len(index) != len(shape) or any(i >= size for i, size in zip(index, shape, strict=True)):
-                raise _ContentError(item.line, f"{item.key} has no element {index_text(index)}")
+        shown: dict[Index, float] = {}
+        for line, text in item.below:
+            index, number = _value(_Item(line, item.key, text), _element)
+            if len(index) != len(shape) or not all(0 <= i < size for i, size in zip(index, shape, strict=True)):
+                raise _ContentError(line, f"{item.key} has no element {index_text(index)}")
+            shown[index] = number
         arrays[item.key] = ArrayEntry(_value(item, lambda text: _sha256(text, 8)), shown)
     missing = [name for name in shapes if name not in arrays]
     if missing:

@@ -11,7 +11,8 @@ import hashlib
 import re
 import shlex
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,18 +53,16 @@ def assert_trajectory(
         return goldens.assert_trajectory(network, X, y, golden, **settings)
 
 
-class _counted:  # noqa: N801
-    """Counts a golden as checked, or as failed if an exception leaves the block."""
-
-    def __init__(self, path: str | None) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self.path is not None:
-            _uses.append((self.path, "checked" if kind is None else "failed"))
+@contextmanager
+def _counted(path: str | None) -> Iterator[None]:
+    """Count a golden as checked, or as failed if an exception leaves the block."""
+    outcome = "failed"
+    try:
+        yield
+        outcome = "checked"
+    finally:
+        if path is not None:
+            _uses.append((path, outcome))
 
 
 class GoldenFixture:
