@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 import fastnet
 
+_CLEAR_LINE = "\r\x1b[K"
+
 
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare ``verify``."""
@@ -42,6 +44,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         report = verify.verify(rungs=wanted, exhaustive=arguments.exhaustive, progress=_progress())
     except (OSError, ValueError) as error:
         arguments.usage_error(str(error))
+    if sys.stderr.isatty():
+        sys.stderr.write(_CLEAR_LINE)
     sys.stdout.write(f"{report}\n")
     same = True
     if arguments.json:
@@ -63,7 +67,7 @@ def _progress() -> Callable[[str], None]:
     def show(text: str) -> None:
         nonlocal shown
         if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{text[:100]}")
+            sys.stderr.write(f"{_CLEAR_LINE}{text[:100]}")
         elif text.partition(":")[0] != shown:
             shown = text.partition(":")[0]
             sys.stderr.write(f"{shown}\n")

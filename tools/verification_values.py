@@ -36,7 +36,8 @@ def row(name: str, x: float) -> str:
         if np.isfinite(rounded):
             binade = mp.frexp(true)[1] - 1 if true else -1022
             rest = mp.ldexp(true - mp.mpf(rounded), 52 - max(int(binade), -1022))
-        return f"{name} {x.hex()} {rounded.hex()} {float(rest):+.6f}"
+        # The sign tells on which side of a power of two the true value is; one that is equal has no side.
+        return f"{name} {x.hex()} {rounded.hex()} {float(rest) or np.copysign(0.0, rounded):+.6f}"
 
 
 def inputs(name: str) -> list[float]:

@@ -54,10 +54,13 @@ def float64_errors(
     array([0.25])
     """
     with np.errstate(all="ignore"):
-        size = np.abs(rounded)
-        # A power of two has numbers half as far apart below it, where the true value may be.
-        is_below = rest * np.sign(rounded) < 0
-        units = np.where(is_below, size - np.nextafter(size, 0), np.nextafter(size, np.inf) - size)
+        # A power of two has numbers half as far apart below it, where the true value may be; of a rest too
+        # small for its decimals the sign is left.
+        is_below = np.signbit(rest) != np.signbit(rounded)
+        significand, exponent = np.frexp(rounded)
+        exponent = np.where(rounded == 0, -1021, exponent)
+        exponent -= is_below & (np.abs(significand) == 0.5)
+        units = np.ldexp(1.0, np.maximum(exponent, -1021) - 53)
         errors = np.abs((actual - rounded) / units - rest)
     return np.where(np.isfinite(actual) & np.isfinite(rounded), errors, np.where(actual == rounded, 0.0, np.inf))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -175,22 +176,31 @@ def verify(
         for position, name in enumerate(names, 1):
             if progress is not None:
                 context.progress = partial(_tell, progress, f"[{position}/{len(names)}] {name}")
-            start = time.perf_counter()
-            findings = RUNGS[name](context)
-            outcomes.append(_outcome(name, findings, time.perf_counter() - start))
+            outcomes.append(_run(name, context))
     finally:
         context.stop_children()
     return Report(tuple(outcomes), describe_machine())
 
 
+def _run(name: str, context: Context) -> Rung:
+    start = time.perf_counter()
+    context.progress("begins")
+    with warnings.catch_warnings():
+        # A fit that Ctrl-C has stopped returns with a warning; what it leaves would count as a fault.
+        warnings.filterwarnings("error", "training was interrupted", RuntimeWarning)
+        try:
+            findings = RUNGS[name](context)
+        except RuntimeWarning as warning:
+            raise KeyboardInterrupt(str(warning)) from None
+        except FloatingPointError as error:
+            findings = Findings([str(error)])
+    title = (RUNGS[name].__doc__ or "").partition("\n")[0]
+    failures, seconds = tuple(findings.failures), time.perf_counter() - start
+    return Rung(name, title, failures, findings.figures, findings.digests, findings.skipped, seconds)
+
+
 def _tell(progress: Callable[[str], None], place: str, text: str) -> None:
     progress(f"{place}: {text}")
-
-
-def _outcome(name: str, findings: Findings, seconds: float) -> Rung:
-    title = (RUNGS[name].__doc__ or "").partition("\n")[0]
-    failures = tuple(findings.failures)
-    return Rung(name, title, failures, findings.figures, findings.digests, findings.skipped, seconds)
 
 
 def compare_reports(mine: Report, other: Report) -> tuple[bool, str]:
