@@ -57,7 +57,12 @@ MAY_IMPORT_LAZILY = {
     "__init__": {"kernels", "reference"},
 }
 #: What is not NumPy or the standard library, where modules may import it at their top.
-THIRD_PARTY = {"kernels": {"numba", "llvmlite"}, "estimators": {"sklearn"}}
+#: By part, or by module.
+THIRD_PARTY = {
+    "kernels": {"numba", "llvmlite"},
+    "estimators": {"sklearn"},
+    "fastnet/testing/pytest_plugin": {"pytest"},
+}
 FLAGS = {"fastmath", "nopython", "cache", "parallel", "nogil", "error_model", "boundscheck", "inline", "forceobj"}
 COMPILERS = {"jit", "njit", "vectorize", "guvectorize", "cfunc", "stencil", "jit_module"}
 
@@ -128,7 +133,7 @@ def test_imports_go_one_way(module):
 @pytest.mark.parametrize("module", SOURCES)
 def test_third_party_imports(module):
     part = part_of(module.replace("/", "."))
-    known = sys.stdlib_module_names | {"numpy", "fastnet"} | THIRD_PARTY.get(part, set())
+    known = sys.stdlib_module_names | {"numpy", "fastnet"} | THIRD_PARTY.get(part, THIRD_PARTY.get(module, set()))
     for imported, lazy in imports(parsed(SOURCES[module]), "fastnet"):
         name = imported.partition(".")[0]
         if not lazy:

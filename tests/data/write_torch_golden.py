@@ -9,8 +9,8 @@ It runs where both are installed; the versions used stand in the files:
 The bound comes from a running error analysis (`tests.running_error`): parameters start without error, and each
 step's new errors are added to what the earlier ones have become, at worst. It holds for every evaluation in float64
 whose sums have any order and whose elementary functions err by no more than `EITHER` says (those of PyTorch, from
-SLEEF, by 1 ULP); two evaluations are within twice the error. Three places where PyTorch's operations are others than those of
-the analysis:
+SLEEF, by 1 ULP); two evaluations are within twice the error. Three places where PyTorch's operations are others than
+those of the analysis:
 
 - The gradient of 0.5 d^2 is (0.5 * 2) d: multiplications by powers of two, which are exact. No mean is taken.
 - Adam's first moment is m + (g - m) (1 - beta_1), with errors of at most 3 u (1 - beta_1) (|g| + |m|) + u |m'| for m';
