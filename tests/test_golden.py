@@ -20,11 +20,12 @@ from fastnet import contract
 from fastnet.backends import Backend
 from fastnet.reference import exact
 from fastnet.reference import network as reference
-from fastnet.testing import golden, golden_file
+from fastnet.testing import golden_file
 from fastnet.testing.cases import Case
 from fastnet.testing.faults import FAULTS
 from fastnet.testing.golden import GoldenError, assert_trajectory, check, golden_from_arrays, record
 from fastnet.testing.golden_file import Bound, GoldenFileError, from_text, to_text
+from fastnet.testing.golden_report import environment
 from tests.data.record_goldens import goldens
 
 DATA = Path(__file__).parent / "data"
@@ -221,7 +222,7 @@ def test_reasons_are_kept(path):
 def test_header_tells_where_it_is_from(path):
     recorded(path)
     described = golden_file.read(path).environment
-    assert described == golden.environment()
+    assert described == environment()
     assert {"fastnet", "numba", "llvmlite", "numpy", "cpu", "cpu features"} <= described.keys()
 
 
@@ -421,6 +422,14 @@ def test_golden_that_no_backend_gives(path):
     assert report.parting.names[0] in str(report)
     assert "no backend gives the golden" in str(report)
     assert "in ULP of the loss and of what is shown" in str(report)
+
+
+def test_edited_elements_are_found(path):
+    text = recorded(path, every=4)
+    edited, n_edited = re.subn(r"(?<=  \[0, 0\] )\S+", "0x1.8p+0", text, count=1)
+    assert n_edited == 1
+    path.write_text(edited)
+    assert check(path).epoch == 0
 
 
 def test_digest_finds_what_is_not_shown(path):

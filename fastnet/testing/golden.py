@@ -11,172 +11,47 @@ A recorded training starts without optimizer state. Epochs count from 0; an epoc
 from __future__ import annotations
 
 import getpass
-import inspect
 import os
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastnet import contract
 from fastnet.backends import Backend
-from fastnet.history import DivergenceError
-from fastnet.layout import parameter_views
-from fastnet.losses import get_loss
 from fastnet.network import Network
-from fastnet.optimizers import get_optimizer
-from fastnet.samples import check_samples
 from fastnet.testing import golden_file
-from fastnet.testing.compare import Comparison, compare
-from fastnet.testing.difference import Difference, first_difference, network_arrays
-from fastnet.testing.golden_file import ArrayEntry, Bound, Entry, Golden, Index, Recording, Stored, digest, index_text
-from fastnet.testing.ulp import max_ulp
-from fastnet.training import REDUCTIONS
-from fastnet.validation import check_boolean, check_choice, check_integer, check_number
+from fastnet.testing.difference import network_arrays
+from fastnet.testing.golden_file import (
+    Bound,
+    Entry,
+    Golden,
+    GoldenFileError,
+    Index,
+    Recording,
+    Stored,
+    digest,
+    index_text,
+)
+from fastnet.testing.golden_report import GoldenError, GoldenReport, backend_name, environment, replay
+from fastnet.testing.trajectory import Snapshot, Training
+from fastnet.validation import check_choice, check_integer
+
+__all__ = [
+    "Bound",
+    "Golden",
+    "GoldenError",
+    "GoldenFileError",
+    "GoldenReport",
+    "assert_trajectory",
+    "check",
+    "golden_from_arrays",
+    "record",
+]
 
 Array = NDArray[np.floating]
-
-#: The arrays of an optimizer's state, in their order.
-_SLOTS = {
-    contract.SGD: ("velocity",),
-    contract.ADAM: ("first moment", "second moment"),
-    contract.RMSPROP: ("mean square", "velocity"),
-    contract.RPROP: ("previous gradient", "step size"),
-}
-#: Instructions on which floating-point code may depend.
-_FEATURES = ("sse", "avx", "fma", "f16c", "neon", "sve", "fp")
-
-
-class GoldenError(AssertionError):
-    """A training that is not the recorded one, or went otherwise."""
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A training after an epoch: its loss, and parameters and optimizer state by name."""
-
-    epoch: int
-    loss: float
-    parameters: dict[str, Array]
-    slots: dict[str, Array]
-
-    @property
-    def arrays(self) -> dict[str, Array]:
-        """All arrays: the loss as one of them, then parameters and state."""
-        return {"loss": np.array([self.loss]), **self.parameters, **self.slots}
-
-    def entry(self, shown: Mapping[str, Sequence[Index]]) -> Entry:
-        """What a golden keeps of it."""
-        arrays = {
-            name: ArrayEntry(digest([array])[:8], {index: float(array[index]) for index in shown.get(name, ())})
-            for name, array in (self.parameters | self.slots).items()
-        }
-        slots = digest(self.slots.values()) if self.slots else ""
-        return Entry(self.epoch, self.loss, digest(self.parameters.values()), slots, arrays)
-
-
-@dataclass(frozen=True, eq=False)
-class Training:
-    """A training that can be run on any backend: a network, its data in the network's dtype, and settings."""
-
-    network: Network
-    X: Array
-    y: Array
-    sample_weight: Array | None
-    settings: dict[str, Any]
-
-    @classmethod
-    def of(
-        cls, network: Network, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, settings: Mapping[str, Any]
-    ) -> Training:
-        """Check the arguments, and fill in the defaults of `fastnet.Network.fit`."""
-        for name in settings:
-            check_choice("a setting", name, golden_file.SETTINGS)
-        defaults = inspect.signature(Network.fit).parameters
-        settings = {name: settings.get(name, defaults[name].default) for name in golden_file.SETTINGS}
-        settings["optimizer"] = get_optimizer(settings["optimizer"])
-        settings["epochs"] = check_integer("epochs", settings["epochs"], 1)
-        settings["reduction"] = check_choice("reduction", settings["reduction"], REDUCTIONS)
-        settings["shuffle"] = check_boolean("shuffle", settings["shuffle"])
-        settings["l2"] = check_number("l2", settings["l2"], low=0.0)
-        if settings["batch_size"] is not None:
-            settings["batch_size"] = check_integer("batch_size", settings["batch_size"], 1)
-        if settings["seed"] is not None or settings["shuffle"]:
-            settings["seed"] = check_integer("seed of a training that is to be repeated", settings["seed"], 0)
-        check_samples(network, X, y, get_loss(settings["loss"])[0], sample_weight)
-        start = Network(**network.architecture)
-        start.parameters = network.parameters
-        x, targets = np.asarray(X, network.dtype), np.asarray(y, network.dtype)
-        weight = None if sample_weight is None else np.asarray(sample_weight, network.dtype)
-        return cls(start, x, targets, weight, settings)
-
-    @property
-    def data(self) -> dict[str, Array]:
-        """All that training starts from, by name."""
-        data = {**network_arrays(self.network), "X": self.X, "y": self.y}
-        return data if self.sample_weight is None else {**data, "sample_weight": self.sample_weight}
-
-    def snapshots(
-        self, epochs: Sequence[int], backend: str | Backend, threads: int | None = None
-    ) -> Iterator[Snapshot]:
-        """Train, and stop after these epochs.
-
-        Raises
-        ------
-        DivergenceError
-            If training diverges; its epoch counts from the start.
-        """
-        network, done = self.network.copy(), 0
-        for epoch in epochs:
-            settings = self.settings | {"epochs": epoch + 1 - done}
-            try:
-                history = network.fit(
-                    self.X, self.y, sample_weight=self.sample_weight, backend=backend, threads=threads, **settings
-                )
-            except DivergenceError as error:
-                error.epoch += done
-                raise
-            done = epoch + 1
-            yield Snapshot(epoch, float(history.loss_curve[-1]), network_arrays(network), _slots(network))
-
-
-def _slots(network: Network) -> dict[str, Array]:
-    """Copies of the optimizer's state, by names like "velocity of weights.0"."""
-    state, named = network._training, {}
-    for kind, slot in zip(_SLOTS[state.optimizer.kind], state.slots, strict=False):
-        weights, biases = parameter_views(slot, network.layout)
-        for index, view in enumerate(weights):
-            named[f"{kind} of weights.{index}"] = view.copy()
-            if biases:
-                named[f"{kind} of biases.{index}"] = biases[index].copy()
-    return named
-
-
-def environment() -> dict[str, str]:
-    """Versions, and the CPU for which Numba compiles: what a golden's header tells of the machine."""
-    described = {}
-    for package in ("fastnet", "numba", "llvmlite", "numpy"):
-        try:
-            described[package] = version(package)
-        except PackageNotFoundError:
-            described[package] = "not installed"
-    described["python"], described["system"] = platform.python_version(), f"{platform.system()} {platform.machine()}"
-    import llvmlite.binding as llvm
-
-    # As Numba has it: an empty list of features is a choice, too.
-    described["cpu"] = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
-    features = os.environ.get("NUMBA_CPU_FEATURES")
-    if features is None:
-        features = llvm.get_host_cpu_features().flatten()
-    present = sorted(name[1:] for name in features.split(",") if name.startswith("+"))
-    described["cpu features"] = " ".join(name for name in present if name.startswith(_FEATURES)) or "those of the name"
-    return described
 
 
 def record(
@@ -244,7 +119,7 @@ def record(
     shown = _shown(training.network, weights_shown)
     epochs = _epochs(every, training.settings["epochs"])
     entries = tuple(snapshot.entry(shown) for snapshot in training.snapshots(epochs, backend))
-    golden = _golden(training, recordings, environment(), _backend_name(backend), None, entries)
+    golden = _golden(training, recordings, environment(), backend_name(backend), None, entries)
     golden_file.write(path, golden)
     return golden
 
@@ -412,10 +287,6 @@ def _index(array: Array, flat: int) -> Index:
     return tuple(int(i) for i in np.unravel_index(flat, array.shape))
 
 
-def _backend_name(backend: str | Backend) -> str:
-    return "a backend of one's own" if isinstance(backend, Backend) else backend
-
-
 def training_of(
     golden: Golden,
     *,
@@ -480,134 +351,6 @@ def require_same_training(golden: Golden, training: Training) -> None:
                 differing.append(f"{name} does not have the bits that were recorded")
     if differing:
         raise GoldenError("this is another training than the golden's: " + "; ".join(sorted(differing)))
-
-
-@dataclass(frozen=True)
-class Parting:
-    """Where a replay left its golden, as far as the file tells.
-
-    Attributes
-    ----------
-    epoch : int
-        The first recorded epoch that differs.
-    differences : tuple of Difference
-        For the loss and each array, the first shown element that differs, or is off by more than the bound.
-    names : tuple of str
-        All arrays that differ.
-    diverged : str
-        What a replay said that diverged.
-    """
-
-    epoch: int
-    differences: tuple[Difference, ...]
-    names: tuple[str, ...]
-    diverged: str = ""
-
-    def __str__(self) -> str:
-        if self.diverged:
-            return self.diverged
-        lines = [str(difference) for difference in self.differences]
-        if self.names and not any(difference.layer for difference in self.differences):
-            lines.append(f"digests differ, first that of {self.names[0]}, but no parameter that the file shows")
-        return "\n".join([*lines, f"arrays that differ: {', '.join(self.names) or 'none'}"])
-
-
-@dataclass(frozen=True)
-class GoldenReport:
-    """What came of a replay; its text explains a failure.
-
-    Attributes
-    ----------
-    name : str
-        Name of the file.
-    golden : Golden
-        What was recorded.
-    backend : str
-        What replayed.
-    n_checked : int
-        How many recorded epochs agree.
-    parting : Parting or None
-        Where the replay left the golden; None if it agrees.
-    agreeing : dict of str to bool
-        Which backends agree with the golden up to that epoch.
-    comparison : Comparison or None
-        With a backend that agrees, step by step: the exact epoch, batch, array and index.
-    distances : tuple of (int, int)
-        Recorded epochs from that one on, and the largest distance to the golden in ULP, of the loss and
-        of shown elements.
-    changes : tuple of str
-        What differs between the environment of the recording and this one.
-    """
-
-    name: str
-    golden: Golden
-    backend: str
-    n_checked: int
-    parting: Parting | None = None
-    agreeing: Mapping[str, bool] = field(default_factory=dict)
-    comparison: Comparison | None = None
-    distances: tuple[tuple[int, int], ...] = ()
-    changes: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether the replay agrees with the golden."""
-        return self.parting is None
-
-    @property
-    def epoch(self) -> int | None:
-        """The first epoch that differs: of all, if a backend reproduces the golden, or of the recorded ones."""
-        if self.comparison is not None and self.comparison.epoch is not None:
-            return self.comparison.epoch
-        return None if self.parting is None else self.parting.epoch
-
-    def require(self) -> GoldenReport:
-        """Return this report, or raise a `GoldenError` with its text if the replay failed."""
-        __tracebackhide__ = True
-        if not self.passed:
-            raise GoldenError(str(self))
-        return self
-
-    def __str__(self) -> str:
-        golden, parting = self.golden, self.parting
-        agreement = "bit for bit" if golden.bound is None else f"within {golden.bound.size:g} {golden.bound.kind}"
-        if parting is None:
-            return f"{self.name}: {self.backend} agrees {agreement} in {self.n_checked} recorded epochs"
-        lines = [
-            f"the first recorded epoch that differs is {parting.epoch}, after {self.n_checked} that agree",
-            str(parting),
-        ]
-        if self.comparison is not None and self.comparison.equal:
-            lines.append("step by step there is no difference: it depends on how training is divided into calls")
-        elif self.comparison is not None:
-            lines = [str(self.comparison), *lines]
-        lines += self._curve()
-        lines += [
-            f"{name} {'agrees' if yes else 'does not agree'} with the golden" for name, yes in self.agreeing.items()
-        ]
-        lines += [self._verdict(), *(self.changes or ["the environment is the one in the golden's header"])]
-        last = golden.recordings[-1]
-        lines.append(f"recorded on {last.date} by {last.author}: {last.reason}")
-        title = f"{self.name}: {self.backend} does not agree {agreement}, from epoch {self.epoch} on"
-        return "\n".join([title, *("  " + line for line in "\n".join(lines).splitlines())])
-
-    def _verdict(self) -> str:
-        if self.agreeing.get("exact"):
-            return f"the reference still gives the golden: the fault is in {self.backend}, or in what compiled it"
-        if self.agreeing.get("numba"):
-            return f"the kernels still give the golden, {self.backend} does not: look at the reference"
-        return "no backend gives the golden: the arithmetic or the file has changed; if it is meant to, record it again"
-
-    def _curve(self) -> list[str]:
-        """The distances as bars, and whether they grow."""
-        if not self.distances:
-            return []
-        # As in `Comparison`: a rounding moves a number by a few units, a wrong term by half of its bits or more.
-        jump = 1 << np.finfo(self.golden.architecture["dtype"]).nmant // 2
-        first, last = self.distances[0][1], self.distances[-1][1]
-        course = "it jumps" if first >= jump else "it grows" if last > first else "it stays small"
-        lines = [f"distance to the golden by epoch, in ULP of the loss and of what is shown (# is four bits): {course}"]
-        return lines + [f"{epoch:>8} {ulp:>20} {'#' * -(-ulp.bit_length() // 4)}" for epoch, ulp in self.distances]
 
 
 def check(
@@ -692,118 +435,3 @@ def assert_trajectory(
     training = Training.of(network, X, y, sample_weight, settings)
     require_same_training(golden, training)
     return replay(golden, training, backend, name, threads).require()
-
-
-def replay(
-    golden: Golden, training: Training, backend: str | Backend, name: str, threads: int | None = None
-) -> GoldenReport:
-    """Train, and compare with a golden of the same training; see `check`."""
-    backend_name = _backend_name(backend)
-    failed = _first_failing(golden, training, backend, golden.entries, threads)
-    if failed is None:
-        return GoldenReport(name, golden, backend_name, len(golden.entries))
-    up_to_here = golden.entries[: failed + 1]
-    agreeing = {backend_name: False}
-    for other in ("exact", "numba"):
-        if other != backend:
-            agreeing[other] = _first_failing(golden, training, other, up_to_here) is None
-    sound = next((other for other, agrees in agreeing.items() if agrees), None)
-    comparison = None
-    if sound is not None and golden.bound is None:
-        settings = training.settings | {"epochs": up_to_here[-1].epoch + 1, "sample_weight": training.sample_weight}
-        comparison = compare(backend, sound, training.network, training.X, training.y, **settings)
-    parting, distances = _recorded_parting(golden, training, backend, failed)
-    here = environment()
-    changes = tuple(
-        f"{key}: {golden.environment.get(key, 'not stated')} in the golden, {here.get(key, 'not stated')} here"
-        for key in sorted(golden.environment.keys() | (here.keys() if golden.bound is None else set()))
-        if golden.environment.get(key) != here.get(key)
-    )
-    return GoldenReport(name, golden, backend_name, failed, parting, agreeing, comparison, distances, changes)
-
-
-def _first_failing(
-    golden: Golden, training: Training, backend: str | Backend, entries: Sequence[Entry], threads: int | None = None
-) -> int | None:
-    """Number of the first entry with which a backend does not agree."""
-    try:
-        for number, snapshot in enumerate(training.snapshots([entry.epoch for entry in entries], backend, threads)):
-            if not _agrees(entries[number], snapshot, golden.bound):
-                return number
-    except DivergenceError as error:
-        # On the way to this one.
-        return next(number for number, entry in enumerate(entries) if entry.epoch >= error.epoch)
-    return None
-
-
-def _agrees(entry: Entry, snapshot: Snapshot, bound: Bound | None) -> bool:
-    if bound is None:
-        actual = snapshot.entry({})
-        of_bits = (actual.loss.hex(), actual.parameters, actual.slots)
-        return of_bits == (entry.loss.hex(), entry.parameters, entry.slots)
-    return not any(True for _ in _beyond(entry, snapshot, bound))
-
-
-def _pairs(entry: Entry, snapshot: Snapshot) -> Iterator[tuple[str, list[Index], Array, Array]]:
-    """What an entry shows: the name, indices, and both sides' numbers."""
-    yield "loss", [(0,)], np.array([snapshot.loss]), np.array([entry.loss])
-    for name, array in snapshot.parameters.items():
-        shown = entry.arrays[name].shown
-        if shown:
-            indices = list(shown)
-            actual = np.array([array[index] for index in indices])
-            yield name, indices, actual, np.array(list(shown.values()), array.dtype)
-
-
-def _beyond(entry: Entry, snapshot: Snapshot, bound: Bound | None) -> Iterator[Difference]:
-    """For each array the first shown element that is off by more than the bound allows."""
-    for name, indices, actual, desired in _pairs(entry, snapshot):
-        for position, index in enumerate(indices):
-            one, other = actual[position : position + 1], desired[position : position + 1]
-            difference = first_difference({name: one}, {name: other})
-            if difference is None or (bound is not None and _is_within(one, other, desired, bound)):
-                continue
-            yield Difference(
-                name,
-                index,
-                difference.actual,
-                difference.desired,
-                difference.ulp,
-                max_ulp(actual, desired),
-                int(np.count_nonzero(actual != desired)),
-                len(indices),
-            )
-            break
-
-
-def _is_within(one: Array, other: Array, desired: Array, bound: Bound) -> bool:
-    if bound.kind == "ulp":
-        return max_ulp(one, other) <= bound.size
-    largest = float(np.abs(desired).max())
-    return bool(abs(float(one[0]) - float(other[0])) <= bound.size * largest)
-
-
-def _recorded_parting(
-    golden: Golden, training: Training, backend: str | Backend, failed: int
-) -> tuple[Parting, tuple[tuple[int, int], ...]]:
-    """The parting as the file tells it, and the distances of what it shows from there on."""
-    parting, distances = None, []
-    snapshots = training.snapshots([entry.epoch for entry in golden.entries], backend)
-    try:
-        for number, (entry, snapshot) in enumerate(zip(golden.entries, snapshots, strict=True)):
-            if number == failed:
-                differences = tuple(_beyond(entry, snapshot, golden.bound))
-                now = snapshot.entry({}).arrays
-                names = [name for name, array in entry.arrays.items() if now[name].digest != array.digest]
-                if golden.bound is not None:
-                    names = [difference.name for difference in differences if difference.layer]
-                parting = Parting(entry.epoch, differences, tuple(names))
-            if number >= failed:
-                distances.append(
-                    (entry.epoch, max(max_ulp(one, other) for _, _, one, other in _pairs(entry, snapshot)))
-                )
-    except DivergenceError as error:
-        parting = parting or Parting(golden.entries[failed].epoch, (), (), str(error))
-    if parting is None:
-        raise AssertionError("the replay agreed when it was repeated: the backend is not deterministic")
-    return parting, tuple(distances)

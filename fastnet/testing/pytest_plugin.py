@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from fastnet.backends import Backend
     from fastnet.network import Network
-    from fastnet.testing.golden import GoldenReport
-    from fastnet.testing.golden_file import Golden
+    from fastnet.testing.golden import Golden, GoldenReport
 
 FOLDER, SUFFIX = "goldens", ".golden"
 _OUTCOMES = ("checked", "recorded", "failed")
@@ -46,7 +45,7 @@ def assert_trajectory(
     """
     __tracebackhide__ = True
     from fastnet.testing import golden as goldens
-    from fastnet.testing.golden_file import Golden
+    from fastnet.testing.golden import Golden
 
     path = None if isinstance(golden, Golden) else str(Path(golden).resolve())
     with _counted(path):
