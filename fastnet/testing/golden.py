@@ -249,8 +249,8 @@ def _recordings(path: str | os.PathLike[str], reason: str | None, author: str | 
 
 
 def _epochs(every: int | Sequence[int], n_epochs: int) -> list[int]:
-    if isinstance(every, int):
-        check_integer("every", every, 1)
+    if isinstance(every, int | np.integer):
+        every = check_integer("every", every, 1)
         return [*range(0, n_epochs - 1, every), n_epochs - 1]
     epochs = sorted({check_integer("every", epoch, 0, n_epochs - 1) for epoch in every})
     if not epochs:
@@ -264,7 +264,7 @@ def _shown(network: Network, weights_shown: int | str | Sequence[str]) -> dict[s
     if isinstance(weights_shown, str):
         check_choice("weights_shown", weights_shown, ("all",), "a number or a list of elements")
         return {name: list(np.ndindex(array.shape)) for name, array in arrays.items()}
-    if isinstance(weights_shown, int):
+    if isinstance(weights_shown, int | np.integer):
         number = check_integer("weights_shown", weights_shown, 0)
         return {
             # Spread over the array, its first and its last element among them.

@@ -23,6 +23,8 @@ Array = NDArray[np.floating]
 
 #: Instructions on which floating-point code may depend.
 _FEATURES = ("sse", "avx", "fma", "f16c", "neon", "sve", "fp")
+#: How many steps trainings are compared after they parted.
+_STEPS_AFTER = 10
 
 
 class GoldenError(AssertionError):
@@ -199,8 +201,11 @@ def replay(
     sound = next((other for other, agrees in agreeing.items() if agrees), None)
     comparison = None
     if sound is not None and golden.bound is None:
-        settings = training.settings | {"epochs": up_to_here[-1].epoch + 1, "sample_weight": training.sample_weight}
-        comparison = compare(backend, sound, training.network, training.X, training.y, **settings)
+        # Some steps more, to see whether the distance grows.
+        epochs = min(training.settings["epochs"], up_to_here[-1].epoch + 1 + _STEPS_AFTER)
+        settings = training.settings | {"epochs": epochs, "sample_weight": training.sample_weight}
+        of_training = (training.network, training.X, training.y)
+        comparison = compare(backend, sound, *of_training, steps_after=_STEPS_AFTER, **settings)
     parting, distances = _recorded_parting(golden, training, backend, failed)
     here = environment()
     changes = tuple(

@@ -43,11 +43,6 @@ class Snapshot:
     parameters: dict[str, Array]
     slots: dict[str, Array]
 
-    @property
-    def arrays(self) -> dict[str, Array]:
-        """All arrays: the loss as one of them, then parameters and state."""
-        return {"loss": np.array([self.loss]), **self.parameters, **self.slots}
-
     def entry(self, shown: Mapping[str, Sequence[Index]]) -> Entry:
         """What a golden keeps of it."""
         arrays = {
