@@ -22,6 +22,7 @@ lint: $(INSTALLED)-dev
 
 bench: $(INSTALLED)-plot
 	$(BIN)/python -m fastnet.bench.demo
+	$(BIN)/python benchmarks/ulp.py
 
 $(BIN)/python:
 	@for python in $(PYTHON); do \
