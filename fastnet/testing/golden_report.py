@@ -182,7 +182,8 @@ class GoldenReport:
         first, last = self.distances[0][1], self.distances[-1][1]
         course = "it jumps" if first >= jump else "it grows" if last > first else "it stays small"
         lines = [f"distance to the golden by epoch, in ULP of the loss and of what is shown (# is four bits): {course}"]
-        return lines + [f"{epoch:>8} {ulp:>20} {'#' * -(-ulp.bit_length() // 4)}" for epoch, ulp in self.distances]
+        bars = (f"{epoch:>8} {ulp:>20} {'#' * -(-ulp.bit_length() // 4)}" for epoch, ulp in self.distances)
+        return lines + [bar.rstrip() for bar in bars]
 
 
 def replay(
