@@ -23,7 +23,7 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--json", metavar="FILE", help="write the report, with digests of all results")
     parser.add_argument("--against", metavar="OTHER", help="compare digests with another machine's report")
     parser.add_argument(
-        "--exhaustive", action="store_true", help="much larger samples, all of float32 among them: takes hours"
+        "--exhaustive", action="store_true", help="much larger samples, all of float32 among them: takes some two hours"
     )
     parser.add_argument("--write-release", action="store_true", help="write the digests that a release is known by")
     parser.add_argument("--reason", help="why they are written anew; it is kept with them")
@@ -35,6 +35,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     if arguments.write_release != bool(arguments.reason):
         arguments.usage_error("--write-release and --reason go together")
+    if arguments.write_release and arguments.only:
+        arguments.usage_error("--write-release takes all rungs to hold, so it does not go with --only")
     try:
         other = verify.read_report(arguments.against) if arguments.against else None
         wanted = arguments.only

@@ -82,7 +82,14 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--only", "nothing"], ["--against", "missing.json"], ["--write-release"], ["--reason", "none"]]
+    "arguments",
+    [
+        ["--only", "nothing"],
+        ["--against", "missing.json"],
+        ["--write-release"],
+        ["--reason", "none"],
+        ["--write-release", "--reason", "some", "--only", "threads"],
+    ],
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
@@ -360,6 +367,20 @@ def test_release_keeps_its_reasons(tmp_path: Path) -> None:
     path.write_text("schema 7\n", encoding="utf-8")
     with pytest.raises(ValueError, match="must be of schema 1; got 7"):
         release.read_release(path)
+
+
+def test_command_writes_a_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all other rungs hold, of which one is left here."""
+    written: list[Any] = []
+    monkeypatch.setattr(release, "write_release", lambda *arguments: written.append(arguments))
+    for name in set(rungs.RUNGS) - {"threads"}:
+        monkeypatch.delitem(rungs.RUNGS, name)
+    arguments = ["verify", "--write-release", "--reason", "a test"]
+    assert __main__.main(arguments) == 0
+    assert written == [(release.read_release().digests, "a test")]
+    monkeypatch.setitem(rungs.RUNGS, "threads", lambda _: rungs.Findings(["it fails"]))
+    assert __main__.main(arguments) == 1
+    assert len(written) == 1
 
 
 def test_release_says_whether_exact_agrees(monkeypatch: pytest.MonkeyPatch) -> None:

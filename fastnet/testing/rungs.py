@@ -35,7 +35,7 @@ Figures: TypeAlias = dict[str, int | float | str]
 #: Numbers that functions of one argument are called with, and float32 numbers that their errors are measured on.
 _SIZE, _EXHAUSTIVE_SIZE, _SAMPLE = 5_000, 1 << 21, 1 << 16
 #: Inputs of a sweep over all float32 numbers that are worked on at a time.
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 #: Epochs of a notebook that are compared with the exact reference, which takes milliseconds for each.
 _PREFIX, _EXHAUSTIVE_PREFIX = 100, 5000
 #: Distance of central differences: near the cube root of float64's unit, where their error is least.
@@ -329,12 +329,13 @@ def _derivatives(case: Case, backend: Any) -> Iterator[tuple[str, float, float, 
     stepped = start.copy()
     train(stepped)
     after, error = _parameters(stepped), _loss_error(case, start, x, y)
+    size = float(np.abs(start.parameters - stepped.parameters).sum())
     signs = np.random.RandomState(case.seed)
     for name, before in _parameters(start).items():
         gradient, direction = before - after[name], signs.choice([-1.0, 1.0], before.shape)
         near, far = ((loss_at(name, h * direction) - loss_at(name, -h * direction)) / (2 * h) for h in (_H, 2 * _H))
         limit = abs(far - near) + 2 * error / _H
-        yield name, float((gradient * direction).sum()), near, limit, float(np.abs(gradient).sum())
+        yield name, float((gradient * direction).sum()), near, limit, size
 
 
 def _parameters(net: Network) -> dict[str, NDArray[np.floating]]:
