@@ -5,10 +5,8 @@
 import tempfile
 from pathlib import Path
 
-from fastnet.testing.compare import compare
+from fastnet.testing import assert_max_ulp, check, compare, record
 from fastnet.testing.faults import FAULTS
-from fastnet.testing.golden import check, record
-from fastnet.testing.ulp import assert_max_ulp
 
 
 def main() -> None:

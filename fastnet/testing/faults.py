@@ -39,7 +39,7 @@ class Fault:
     batch : int
         The batch of that epoch, counted from 0, in which the training parts from a sound one.
     array : str
-        The first array to part in that batch, as `fastnet.testing.compare` names them; it is also what the
+        The first array to part in that batch, as `fastnet.testing.comparison` names them; it is also what the
         fault is to be blamed on.
     backend : callable
         Returns the backend.

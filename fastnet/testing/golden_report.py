@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fastnet.backends import Backend
 from fastnet.history import DivergenceError
-from fastnet.testing.compare import Comparison, compare
+from fastnet.testing.comparison import Comparison, compare
 from fastnet.testing.difference import Difference, first_difference
 from fastnet.testing.golden_file import Bound, Entry, Golden, Index
 from fastnet.testing.trajectory import Snapshot, Training

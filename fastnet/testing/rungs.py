@@ -23,7 +23,7 @@ from fastnet.optimizers import SGD
 from fastnet.testing.accuracy import HALF_DIGIT, IN_FLOAT64, LIMITS, float32_errors, float64_errors, read_true_values
 from fastnet.testing.calls import CALLS, DTYPES, UNARY, Source, arrays_of, twins
 from fastnet.testing.cases import HIDDEN, NOTEBOOK, Case, covering_cases
-from fastnet.testing.compare import compare
+from fastnet.testing.comparison import compare
 from fastnet.testing.difference import first_difference
 from fastnet.testing.machine import numpy_features, usable_cores, vector_instructions
 from fastnet.testing.notebooks import NOTEBOOKS, Notebook

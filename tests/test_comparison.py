@@ -13,7 +13,7 @@ import pytest
 import fastnet
 from fastnet.reference import exact
 from fastnet.testing.cases import Case, covering_cases
-from fastnet.testing.compare import Comparison, Trainer, compare
+from fastnet.testing.comparison import Comparison, Trainer, compare
 from fastnet.testing.faults import FAULTS, Fault
 
 LEARNING_RATE = 0.1
