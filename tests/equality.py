@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 from numba.core import registry
-from numpy.typing import NDArray
 
 from fastnet.testing.cases import NOTEBOOK, Case, covering_cases
-
-
-def digest(arrays: Mapping[str, NDArray[np.generic]]) -> str:
-    """SHA-256 of all bits."""
-    joined = hashlib.sha256()
-    for name, array in arrays.items():
-        joined.update(f"{name} {array.dtype} {array.shape}".encode())
-        joined.update(np.ascontiguousarray(array).tobytes())
-    return joined.hexdigest()
+from fastnet.testing.rungs import digest
 
 
 def cpu_cases() -> list[Case]:

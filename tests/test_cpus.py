@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.equality import cpu_cases, digest
+from fastnet.testing.rungs import digest
+from tests.equality import cpu_cases
 
 # Numba keeps the host's features unless they are cleared: with the name alone AVX-512 stays on.
 CPUS = {"AVX2 and FMA": "haswell", "no FMA": "nehalem"}
