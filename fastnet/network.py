@@ -337,7 +337,7 @@ class Network:
         progress : bool
             Whether to show a progress bar (needs tqdm).
         threads : int, optional
-            At most how many threads to use; the results do not depend on it.
+            At most how many threads to use; the results do not depend on it. The kernels use one so far.
         backend : {"numba", "exact", "numpy"} or Backend
             The kernels; the reference, which gives the same bits, slowly; plain NumPy with BLAS; or a
             `fastnet.backends.Backend` of your own.
