@@ -100,7 +100,11 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are not those of POSIX")
 def test_interrupt_ends_it() -> None:
-    with subprocess.Popen([*COMMAND, "verify"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A child of a shell's background job would inherit that SIGINT is ignored.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    program += "import runpy, sys; sys.argv = ['fastnet', 'verify']; runpy.run_module('fastnet', run_name='__main__')"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert process.stderr.readline() == "[1/8] functions\n"
         process.send_signal(signal.SIGINT)
