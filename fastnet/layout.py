@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,9 @@ def aligned_zeros(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
     >>> aligned_zeros((2, 16), np.dtype(np.float32)).ctypes.data % 64
     0
     """
-    n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    n_bytes = (shape if isinstance(shape, int) else prod(shape)) * dtype.itemsize
     memory = np.zeros(n_bytes + contract.VECTOR_BYTES, np.uint8)
-    start = -memory.ctypes.data % contract.VECTOR_BYTES
+    start = -memory.__array_interface__["data"][0] % contract.VECTOR_BYTES
     array: NDArray[np.floating] = memory[start : start + n_bytes].view(dtype).reshape(shape)
     return array
 

@@ -81,11 +81,12 @@ def _check_targets(network: Network, y: ArrayLike, loss: int) -> NDArray[np.floa
             f"y must have {network.n_outputs} columns, one for each output of the network{labels}; "
             f"got shape {np.shape(y)}"
         )
-    low, high = targets.min(), targets.max()
-    if loss in (contract.BINARY_CROSS_ENTROPY, contract.CROSS_ENTROPY) and (low < 0 or high > 1):
-        raise ValueError(f"y must lie in [0, 1] for loss {name!r}; got values from {low} to {high}")
-    if loss == contract.POISSON and low < 0:
-        raise ValueError(f"y must not be negative for loss {name!r}; got {low}")
+    if loss in (contract.BINARY_CROSS_ENTROPY, contract.CROSS_ENTROPY):
+        low, high = targets.min(), targets.max()
+        if low < 0 or high > 1:
+            raise ValueError(f"y must lie in [0, 1] for loss {name!r}; got values from {low} to {high}")
+    if loss == contract.POISSON and targets.min() < 0:
+        raise ValueError(f"y must not be negative for loss {name!r}; got {targets.min()}")
     if loss == contract.CROSS_ENTROPY and network.activations[-1] == "softmax":
         # The derivative a - y is that of the loss for such y only.
         sums = targets.sum(axis=1, dtype=np.float64)

@@ -158,7 +158,7 @@ class _Run:
             per_block = 6 * network.n_parameters * min(batch_size, contract.BLOCK_ROWS)
             self.blocks_per_call = max(1, int(_CALL_SECONDS * _LEAST_SPEED / per_block))
         self.epochs_before = state.n_epochs
-        self.parameters_at_report, self.parameters_epoch = network.parameters, 0
+        self.buffer_at_report, self.parameters_epoch = network.parameter_buffer.copy(), 0
         #: Losses and mean absolute errors of the epochs, with room for more of them.
         self.curves = np.zeros((2, min(epochs, _EPOCHS_AT_ONCE)))
         self.sums, self.gradient = (
@@ -192,11 +192,11 @@ class _Run:
             while self.epoch < self.epochs and stopped_by is None:
                 epoch = self.epoch
                 is_reported = self.report_every is not None and epoch % self.report_every == 0
-                parameters = self.network.parameters if is_reported else None
+                parameters = self.network.parameter_buffer.copy() if is_reported else None
                 status = self._train_to(self._next_stop(every_epoch=callback is not None), interrupted)
                 advance(self.epoch - epoch)
                 if parameters is not None and isfinite(self.curves[0, epoch]):
-                    self.parameters_at_report, self.parameters_epoch = parameters, epoch
+                    self.buffer_at_report, self.parameters_epoch = parameters, epoch
                 if status == contract.NOT_FINITE:
                     raise self._diverged()
                 if status == contract.FINISHED and callback is not None:
@@ -289,9 +289,9 @@ class _Run:
         layer, in_parameters = self._first_layer_not_finite()
         what = "a parameter" if in_parameters and isfinite(history.loss_curve[-1]) else "the loss"
         epoch = self.epoch
-        self.network._fill_flat(self.parameters_at_report)
+        self.network.parameter_buffer[:] = self.buffer_at_report
         self.network._training = None
-        return DivergenceError(what, epoch, layer, history, self.parameters_at_report, self.parameters_epoch)
+        return DivergenceError(what, epoch, layer, history, self.network.parameters, self.parameters_epoch)
 
     def _first_layer_not_finite(self) -> tuple[int, bool]:
         """The layer, counted from 1, and whether it is a parameter's."""

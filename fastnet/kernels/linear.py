@@ -172,6 +172,15 @@ def copy_transposed(target, target_first, target_row, source, source_first, sour
             target[target_first + column * target_row + row] = source[source_first + row * source_row + column]
 
 
+@jit_inline
+def part_of_vector(data, width):
+    """Elements of a vector that a row of this width needs: a power of two, or all."""
+    part = 1
+    while part < width:
+        part *= 2
+    return min(part, lanes_of(data))
+
+
 @jit
 def pad_columns(matrix):
     """A copy of a matrix whose rows are padded with zeros to whole vectors."""

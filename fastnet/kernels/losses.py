@@ -120,7 +120,7 @@ def loss(loss, activation, parameter, z, a, y):
     for offset in range(0, size, lanes_of(buffer)):
         inputs, outputs, targets = load(buffer, offset), load(buffer, size + offset), load(buffer, 2 * size + offset)
         store(buffer, offset, _loss(case, parameters, inputs, outputs, targets))
-    return planes[0, :, : z.shape[1]].copy()
+    return planes[0, : z.shape[0], : z.shape[1]].copy()
 
 
 @jit
@@ -135,7 +135,7 @@ def delta(loss, activation, parameter, z, a, y):
     for offset in range(0, size, lanes_of(buffer)):
         outputs, targets = load(buffer, size + offset), load(buffer, 2 * size + offset)
         store(buffer, 2 * size + offset, _error(case, parameters, outputs, targets))
-    error = planes[2, :, : z.shape[1]].copy()
+    error = planes[2, : z.shape[0], : z.shape[1]].copy()
     if case >= MATCHED:
         return error
     return backward(activation, error, z, a)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -10,7 +11,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
 
 from fastnet.contract import VECTOR_BYTES
-from fastnet.kernels.simd import INTP, Lanes, Vector, broadcast, fma
+from fastnet.kernels.simd import INT32, INTP, Lanes, Vector, broadcast, fma, switch
 
 
 class Tile(types.Type):
@@ -119,6 +120,80 @@ def store(typing_context, pointer, index, value):
         return context.get_dummy_value()
 
     return types.none(pointer, types.intp, value), codegen
+
+
+def _part_sizes(lanes: int) -> list[int]:
+    """1, 2, 4, …: the elements that rows can share a vector with."""
+    return [1 << bit for bit in range(lanes.bit_length() - 1)]
+
+
+@intrinsic
+def join_rows(typing_context, pointer, index, step, part):
+    """A vector of the first ``part`` elements of as many rows as fit, ``step`` apart; ``part`` divides the lanes."""
+    vector = Vector(pointer.dtype)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        data, first, row_step, count = values
+        whole = context.get_value_type(vector)
+
+        def join(size: int) -> Lanes:
+            row_start = builder.gep(data, [first])
+            parts = []
+            for _ in range(vector.lanes // size):
+                parts.append(_load_part(builder, row_start, ir.VectorType(whole.element, size)))
+                row_start = builder.gep(row_start, [row_step])
+            while len(parts) > 1:
+                parts = [_concatenate(builder, *parts[i : i + 2]) for i in range(0, len(parts), 2)]
+            return Lanes(builder, parts[0])
+
+        cases = {size: partial(join, size) for size in [*_part_sizes(vector.lanes), vector.lanes]}
+        return switch(builder, count, cases).value
+
+    return vector(pointer, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def split_rows(typing_context, pointer, index, step, part, value):
+    """Store what `join_rows` has joined: each part in the first elements of its row's vector, then zeros."""
+    lanes = value.lanes
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        data, first, row_step, count, joined = values
+        zeros = ir.Constant(joined.type, [ir.Constant(joined.type.element, 0.0)] * lanes)
+
+        def split(size: int) -> None:
+            row_start = builder.gep(data, [first])
+            for row in range(lanes // size):
+                lane_of = [row * size + lane if lane < size else lanes for lane in range(lanes)]
+                _store(builder, builder.shuffle_vector(joined, zeros, _mask(lane_of)), row_start)
+                row_start = builder.gep(row_start, [row_step])
+
+        done = builder.append_basic_block("split.done")
+        whole = builder.append_basic_block("split.whole")
+        branch = builder.switch(count, whole)
+        for size, block in [*((size, builder.append_basic_block()) for size in _part_sizes(lanes)), (lanes, whole)]:
+            if block is not whole:
+                branch.add_case(ir.Constant(INTP, size), block)
+            builder.position_at_end(block)
+            split(size)
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.none(pointer, types.intp, types.intp, types.intp, value), codegen
+
+
+def _load_part(builder: ir.IRBuilder, pointer: ir.Value, part: ir.VectorType) -> ir.Value:
+    bytes_of_element = 4 if isinstance(part.element, ir.FloatType) else 8
+    return builder.load(builder.bitcast(pointer, part.as_pointer()), align=bytes_of_element)
+
+
+def _concatenate(builder: ir.IRBuilder, left: ir.Value, right: ir.Value) -> ir.Value:
+    return builder.shuffle_vector(left, right, _mask(list(range(2 * left.type.count))))
+
+
+def _mask(lanes: list[int]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(INT32, len(lanes)), [ir.Constant(INT32, lane) for lane in lanes])
 
 
 @intrinsic

@@ -84,7 +84,8 @@ def _make_plan(layout, parameters, n_rows):
     for layer in range(layout.shape[0]):
         for plane in range(_TRANSPOSED):
             plan[layer, plane] = end
-            end += n_rows * entry(table, layer, STRIDE)
+            # Rows that share a vector are computed in groups, of which the last may not be full.
+            end += padded(data, n_rows) * entry(table, layer, STRIDE)
         plan[layer, _TRANSPOSED] = end
         if layer > 0:
             end += entry(table, layer, N_OUTPUTS) * padded(data, entry(table, layer, N_INPUTS))
