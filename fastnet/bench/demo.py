@@ -81,7 +81,8 @@ def measure(notebook: Notebook, repeats: int) -> tuple[dict[str, Result], str]:
     notebook : Notebook
         What to train.
     repeats : int
-        Of how many runs the time is the median. The backends take turns; exact runs once.
+        Of how many runs the time is the median. The backends take turns, the first run in a turn not
+        counted; exact runs once.
 
     Returns
     -------

@@ -36,8 +36,8 @@ def pointer(typing_context, array):
     """Address of a C-contiguous array's first element.
 
     Kernels hand pointers on, not arrays: an array's reference count is an atomic operation at each
-    call, which took 1600 ns of an epoch that takes 160 without. The array must outlive the pointer
-    (see `keep`).
+    call (an epoch of the 3-4-1 network took 1600 ns with arrays, 520 with pointers). The array must
+    outlive the pointer (see `keep`).
     """
     if array.layout != "C":
         raise TypingError("a kernel needs a C-contiguous array")
