@@ -19,6 +19,7 @@ from fastnet.history import DivergenceError
 from fastnet.network import Network
 from fastnet.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, Rprop
 from fastnet.schedules import InverseScaling
+from fastnet.testing.datasets import DATASETS
 
 #: Activations that hidden layers may have.
 HIDDEN = tuple(name for name in contract.ACTIVATIONS if name not in contract.OUTPUT_ONLY)
@@ -46,14 +47,18 @@ class Case:
         As for `fastnet.Network`.
     loss, epochs, batch_size, reduction, l2, shuffle
         As for `fastnet.Network.fit`.
-    optimizer : str
-        A name of `OPTIMIZERS`.
+    optimizer : str or Optimizer
+        A name of `OPTIMIZERS`, or an optimizer.
     n_samples : int
-        How many samples are drawn.
+        How many samples there are.
     weighted : bool
         Whether they have weights.
     seed : int
         For data, parameters and orders.
+    dataset : str
+        A name of `fastnet.testing.datasets.DATASETS`.
+    scheme : str
+        How `fastnet.Network.initialize` draws the parameters.
 
     Examples
     --------
@@ -66,7 +71,7 @@ class Case:
     activation: str = "tanh"
     output_activation: str = "identity"
     loss: str = "squared_error"
-    optimizer: str = "sgd"
+    optimizer: str | Optimizer = "sgd"
     dtype: str = "float64"
     bias: bool = True
     n_samples: int = 11
@@ -77,23 +82,18 @@ class Case:
     shuffle: bool = False
     weighted: bool = False
     seed: int = 0
+    dataset: str = "random"
+    scheme: str = "uniform"
 
     def network(self) -> Network:
         """The network with its initial parameters."""
         network = Network(self.layer_sizes, self.activation, self.output_activation, self.bias, self.dtype)
-        return network.initialize(self.seed)
+        return network.initialize(self.seed, self.scheme)
 
-    def data(self) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating] | None]:
-        """Inputs, targets that the loss accepts, and sample weights."""
+    def data(self) -> tuple[NDArray[np.floating], NDArray[Any], NDArray[np.floating] | None]:
+        """Inputs, targets or labels that the loss accepts, and sample weights."""
         rng = np.random.RandomState(self.seed)
-        x = rng.standard_normal((self.n_samples, self.layer_sizes[0]))
-        # Some inputs are exact zeros, as one-hot columns and dead units are.
-        x[rng.random_sample(x.shape) < 0.1] = 0.0
-        y = rng.random_sample((self.n_samples, self.layer_sizes[-1]))
-        if self.loss == "poisson":
-            y = np.floor(4 * y)
-        elif self.loss == "cross_entropy":
-            y /= y.sum(axis=1, keepdims=True)
+        x, y = DATASETS[self.dataset](self, rng)
         weight = rng.random_sample(self.n_samples) if self.weighted else None
         return x, y, weight
 
@@ -102,7 +102,7 @@ class Case:
         """The arguments of `fastnet.Network.fit` but for the data and the backend."""
         return {
             "loss": self.loss,
-            "optimizer": OPTIMIZERS[self.optimizer],
+            "optimizer": OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else self.optimizer,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "reduction": self.reduction,
@@ -138,6 +138,85 @@ class Case:
 
 
 NOTEBOOK = Case((3, 4, 1), "sigmoid", "sigmoid", "squared_error", "sgd", "float64", False, 4, None, 5001, "sum")
+
+#: Libraries add epsilon before or after the bias correction; this one is too small for that to matter.
+_ADAM = Adam(0.001, epsilon=1e-12)
+
+
+def _classifier(
+    layer_sizes: tuple[int, ...],
+    n_samples: int,
+    batch_size: int,
+    epochs: int = 1,
+    dataset: str = "classes",
+    activation: str = "relu",
+) -> Case:
+    """A classifier as one would train it: softmax, Adam, shuffled mini-batches."""
+    return Case(
+        layer_sizes,
+        activation,
+        "softmax",
+        "cross_entropy",
+        _ADAM,
+        n_samples=n_samples,
+        batch_size=batch_size,
+        epochs=epochs,
+        shuffle=True,
+        dataset=dataset,
+        scheme="glorot_uniform",
+    )
+
+
+#: The trainings of the benchmark suites, at their full length. The tests compare their bits as those of the others.
+BENCHMARKS: dict[str, Case] = {
+    "notebook": Case(
+        (3, 4, 1),
+        "sigmoid",
+        "sigmoid",
+        "squared_error",
+        SGD(1.0),
+        "float64",
+        False,
+        4,
+        None,
+        5001,
+        "sum",
+        seed=4,
+        dataset="notebook_1",
+    ),
+    "notebook-bias": Case(
+        (4, 3, 1),
+        "sigmoid",
+        "sigmoid",
+        "squared_error",
+        SGD(0.1),
+        "float64",
+        True,
+        3,
+        None,
+        5000,
+        "sum",
+        dataset="notebook_2",
+    ),
+    "digits": _classifier((64, 100, 10), n_samples=1797, batch_size=200, epochs=10, dataset="digits"),
+    "tabular": _classifier((8, 64, 64, 2), n_samples=20_000, batch_size=256),
+    "mnist-like": _classifier((784, 128, 10), n_samples=10_000, batch_size=128),
+    "mnist-wide": _classifier((784, 512, 10), n_samples=5_120, batch_size=256),
+    "regression": Case(
+        (16, 32, 32, 1),
+        "relu",
+        "identity",
+        "squared_error",
+        _ADAM,
+        n_samples=20_000,
+        batch_size=256,
+        epochs=1,
+        shuffle=True,
+        dataset="surface",
+        scheme="glorot_uniform",
+    ),
+    "deep": _classifier((*(64,) * 8, 10), n_samples=5_120, batch_size=256, activation="tanh"),
+}
 
 
 def covering_cases() -> dict[str, Case]:
