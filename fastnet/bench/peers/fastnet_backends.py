@@ -1,0 +1,83 @@
+"""fastnet itself: the kernels, and the reference with BLAS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastnet.bench.peers.base import Array, Peer, Problem, Training, UnsupportedError
+from fastnet.contract import Objective, Update
+from fastnet.layout import make_layout
+from fastnet.optimizers import Adam
+
+
+class _Fit(Training):
+    def __init__(self, problem: Problem, backend: str) -> None:
+        self.problem = problem
+        self.settings = problem.case.settings | {"backend": backend, "threads": problem.threads}
+        one_output = problem.network.n_outputs == 1
+        self.y = problem.y if problem.labels is None or one_output else problem.labels
+        self.reset()
+
+    def reset(self) -> None:
+        self.network = self.problem.network.copy()
+
+    def run(self, epochs: int) -> None:
+        self.network.fit(self.problem.x, self.y, **self.settings | {"epochs": epochs})
+
+    def parameters(self) -> Array:
+        return self.network.parameters
+
+
+class Numba(Peer):
+    """The kernels."""
+
+    name: ClassVar[str] = "numba"
+    label: ClassVar[str] = "fastnet"
+
+    def training(self, problem: Problem) -> Training:
+        return _Fit(problem, self.name)
+
+    def prediction(self, problem: Problem, n_rows: int) -> Callable[[], Any]:
+        network, x, backend = problem.network, problem.x[:n_rows], self.name
+        return lambda: network.predict(x, backend=backend)
+
+    def operation(self, name: str, arrays: tuple[Array, ...]) -> Callable[[], Any]:
+        from fastnet import kernels
+
+        if name == "adam":
+            return _adam_step(*arrays)
+        function = getattr(kernels, name)
+        return lambda: function(*arrays)
+
+    @property
+    def import_statement(self) -> str:
+        return "import fastnet"
+
+
+class NumpyBackend(Numba):
+    """The reference with BLAS: the arithmetic of `exact` in its blocks, with its losses and checks."""
+
+    name: ClassVar[str] = "numpy"
+    label: ClassVar[str] = "fastnet, numpy"
+
+    def operation(self, name: str, arrays: tuple[Array, ...]) -> Callable[[], Any]:
+        raise UnsupportedError("has NumPy's operations, which are the NumPy loop's")
+
+
+def _adam_step(parameters: Array, gradient: Array, first: Array, second: Array) -> Callable[[], Any]:
+    from fastnet import kernels
+
+    optimizer = Adam(0.001)
+    # A layer of one input has one row of parameters.
+    layout = make_layout([1, parameters.size], ["identity"], bias=False, dtype=parameters.dtype)
+    update = Update(optimizer.kind, optimizer.settings, np.stack([first, second]), np.ones(2), optimizer.rates(0, 1))
+    objective = Objective(loss=0, parameter=0.0, mean=False, l2=0.0, batch_size=1)
+
+    def step() -> Array:
+        kernels.step(layout, parameters, gradient, 1.0, objective, update, 0.001)
+        return parameters
+
+    return step
