@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastnet.bench import demo
+from fastnet.bench import demo, documents
 from fastnet.testing.notebooks import NOTEBOOK_2, NOTEBOOK_3, Notebook
 
+BEGIN, END = documents.markers(demo.MARKED)
 SHORT = (
     replace(NOTEBOOK_2, epochs=10),
     replace(NOTEBOOK_3, epochs=10, printed=NOTEBOOK_3.printed[:1]),
@@ -22,13 +23,13 @@ def short_notebooks(monkeypatch):
 
 def test_tables_picture_and_readme(tmp_path, capsys):
     picture, readme = tmp_path / "demo.png", tmp_path / "README.md"
-    readme.write_text(f"before\n{demo.README_BEGIN}\nold\n{demo.README_END}\nafter\n")
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     assert demo.main(["--quick", "--output", str(picture), "--readme", str(readme)]) == 0
     printed = capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG")
     written = readme.read_text()
-    assert written.startswith(f"before\n{demo.README_BEGIN}\n")
-    assert written.endswith(f"\n{demo.README_END}\nafter\n")
+    assert written.startswith(f"before\n{BEGIN}\n")
+    assert written.endswith(f"\n{END}\nafter\n")
     assert "old" not in written
     tables = [line for line in written.splitlines() if line.startswith("|")]
     assert tables == [line for line in printed.splitlines() if line.startswith("|")]
@@ -57,7 +58,7 @@ def test_a_wrong_bit_fails(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(Notebook, "fit", nudged)
     readme = tmp_path / "README.md"
-    text = f"{demo.README_BEGIN}\nold\n{demo.README_END}\n"
+    text = f"{BEGIN}\nold\n{END}\n"
     readme.write_text(text)
     assert demo.main(["--quick", "--readme", str(readme)]) == 1
     assert "the weights of numba and exact differ" in capsys.readouterr().err
@@ -74,5 +75,5 @@ def test_outputs_outside_the_printed_range_fail(monkeypatch):
 def test_readme_without_markers(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("nothing")
-    with pytest.raises(ValueError, match=demo.README_BEGIN):
-        demo.write_readme(readme, "text")
+    with pytest.raises(ValueError, match=BEGIN):
+        documents.write_generated(readme, demo.MARKED, "text")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fastnet
-from fastnet.bench import demo
+from fastnet.bench import demo, documents
 from fastnet.testing import notebooks
 
 ROOT = Path(__file__).parents[1]
@@ -194,7 +194,7 @@ def test_readme_example(capsys):
 
 
 def test_readme_has_the_table_of_every_notebook():
-    written = README.partition(demo.README_BEGIN)[2].partition(demo.README_END)[0]
+    written = documents.generated(README, demo.MARKED)
     parts = written.split("**Notebook ")[1:]
     assert len(parts) == len(notebooks.NOTEBOOKS)
     for notebook, part in zip(notebooks.NOTEBOOKS, parts, strict=True):

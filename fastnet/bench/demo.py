@@ -22,6 +22,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnet.bench.documents import markdown, write_generated
 from fastnet.network import Network
 from fastnet.testing import notebooks
 from fastnet.testing.notebooks import NOTEBOOK_2, NOTEBOOKS, Notebook
@@ -29,8 +30,8 @@ from fastnet.testing.notebooks import NOTEBOOK_2, NOTEBOOKS, Notebook
 LOOP = "the notebook's loop"
 FAST_BACKENDS = ("numpy", "numba")
 BACKENDS = (LOOP, "numpy", "exact", "numba")
-#: What `--readme` writes stands between these lines.
-README_BEGIN, README_END = "<!-- demo:begin -->", "<!-- demo:end -->"
+#: The name under which `--readme` writes.
+MARKED = "demo"
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,18 +164,6 @@ def table(notebook: Notebook, results: dict[str, Result]) -> str:
             )
         )
     return markdown(cells, left=(0, 6, 7))
-
-
-def markdown(cells: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """An aligned Markdown table of cells, whose first row is the header and whose columns `left` are flush left."""
-    columns = range(len(cells[0]))
-    widths = [max(len(row[i]) for row in cells) for i in columns]
-    lines = [
-        "| " + " | ".join(row[i].ljust(widths[i]) if i in left else row[i].rjust(widths[i]) for i in columns) + " |"
-        for row in cells
-    ]
-    rule = "| " + " | ".join("-" * widths[i] if i in left else "-" * (widths[i] - 1) + ":" for i in columns) + " |"
-    return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def ratio(slow: Result, fast: Result) -> str:
@@ -311,15 +300,6 @@ def draw(path: Path, measured: Sequence[tuple[Notebook, dict[str, Result]]]) -> 
         figure.savefig(path, dpi=110)
 
 
-def write_readme(path: Path, text: str) -> None:
-    """Put a text between the README's markers."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition(README_BEGIN)
-    _, end, after = rest.partition(README_END)
-    if not begin or not end:
-        raise ValueError(f"{path} has no lines {README_BEGIN} and {README_END}")
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo.
 
@@ -373,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw(options.output, measured)
         print(f"Drawn: {options.output}")
     if options.readme and not found:
-        write_readme(options.readme, "\n\n".join(texts))
+        write_generated(options.readme, MARKED, "\n\n".join(texts))
     for fault in found:
         print(f"Wrong: {fault}", file=sys.stderr)
     return 1 if found else 0
