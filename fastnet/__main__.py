@@ -1,4 +1,4 @@
-"""The command line: `python -m fastnet verify`."""
+"""The command line: `python -m fastnet verify` and `python -m fastnet bench`."""
 
 from __future__ import annotations
 
@@ -78,8 +78,22 @@ def _progress() -> Callable[[str], None]:
     return show
 
 
+def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare ``bench``."""
+    from fastnet.bench import command
+
+    parser = commands.add_parser(
+        "bench",
+        help="measure fastnet beside NumPy and other libraries",
+        description="Measure fastnet and the libraries that are installed on the same data, weights and batches. Every "
+        "result is checked before it is timed, and all take turns. docs/benchmarks.md says how.",
+    )
+    command.add_arguments(parser)
+    parser.set_defaults(run=lambda arguments: command.main(arguments, parser.error))
+
+
 #: A function for each command, in the order of the help text.
-COMMANDS = (_add_verify,)
+COMMANDS = (_add_verify, _add_bench)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

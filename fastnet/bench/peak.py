@@ -1,0 +1,133 @@
+"""What the machine can do at most: multiply-adds a second, and bytes a second for arrays of a given size.
+
+Both are measured with fastnet's vector type, so that they have the instructions that its kernels have.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastnet.kernels.jit import jit
+from fastnet.kernels.memory import (
+    keep,
+    lanes_of,
+    load,
+    pointer,
+    splat,
+    store,
+    tile_broadcast,
+    tile_fma,
+    tile_store,
+)
+from fastnet.kernels.simd import fma, staged
+from fastnet.layout import aligned_zeros
+from fastnet.testing.machine import vector_instructions
+
+#: Chains of multiply-adds that do not wait for each other. A 64-byte vector is one of 32 registers with
+#: AVX-512, and two of 16 without; three instructions' latency has to be covered on two ports.
+MANY, FEW = 12, 6
+#: Multiply-adds in each chain of one measurement: less than a millisecond.
+N_LINKS = 100_000
+
+
+@jit
+def _many_chains(start: Any, out: Any, n_links: Any) -> None:
+    data, results = pointer(start), pointer(out)
+    tile = tile_broadcast(data, 0, MANY, 1)
+    for _ in range(n_links):
+        tile = tile_fma(tile, data, 0, 0, data, 0)
+    tile_store(tile, results, 0, lanes_of(data), False)
+    keep(start)
+
+
+@jit
+def _few_chains(start: Any, out: Any, n_links: Any) -> None:
+    data, results = pointer(start), pointer(out)
+    tile = tile_broadcast(data, 0, FEW, 1)
+    for _ in range(n_links):
+        tile = tile_fma(tile, data, 0, 0, data, 0)
+    tile_store(tile, results, 0, lanes_of(data), False)
+    keep(start)
+
+
+_triad = staged(fma)
+
+
+@jit
+def _triads(target: Any, left: Any, right: Any, times: Any) -> None:
+    a, b, c = pointer(target), pointer(left), pointer(right)
+    factor = splat(a, 0.5)
+    for _ in range(times):
+        for i in range(0, target.size, lanes_of(a)):
+            store(a, i, _triad(load(b, i), factor, load(c, i)))
+
+
+class FlopsMeter:
+    """Measures the peak of multiplications and additions, with a number of threads.
+
+    Parameters
+    ----------
+    dtype : str
+        float32 or float64.
+    threads : int
+        How many threads work at once.
+    """
+
+    def __init__(self, dtype: str, threads: int = 1) -> None:
+        n_chains, self.kernel = (MANY, _many_chains) if "AVX-512" in vector_instructions() else (FEW, _few_chains)
+        lanes = 64 // np.dtype(dtype).itemsize
+        self.arguments = [
+            (np.full(lanes, 0.5, dtype), np.empty(n_chains * lanes, dtype), N_LINKS) for _ in range(threads)
+        ]
+        self.flops = 2.0 * threads * n_chains * lanes * N_LINKS
+        self()
+
+    def __call__(self) -> float:
+        """Flops a second, once."""
+        return self.flops / _seconds([lambda a=a: self.kernel(*a) for a in self.arguments])  # type: ignore[misc]
+
+
+def _seconds(calls: list[Callable[[], Any]]) -> float:
+    """How long calls take that run at once, each in its own thread."""
+    if len(calls) == 1:
+        start = time.perf_counter()
+        calls[0]()
+        return time.perf_counter() - start
+    spans: list[float] = []
+    ready = threading.Barrier(len(calls))
+
+    def work(call: Callable[[], Any]) -> None:
+        ready.wait()
+        start = time.perf_counter()
+        call()
+        spans.append(time.perf_counter() - start)
+
+    workers = [threading.Thread(target=work, args=(call,)) for call in calls]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return max(spans)
+
+
+def bandwidth(n_bytes: float, rounds: int = 5) -> float:
+    """Bytes a second of a = b / 2 + c, for three arrays that take so many bytes together."""
+    size = max(16, int(n_bytes) // (3 * 8) // 8 * 8)
+    target, left, right = (_ones(size) for _ in range(3))
+    times = max(1, int(2e7 // (24 * size)))
+    _triads(target, left, right, times)
+    spans = [_seconds([lambda: _triads(target, left, right, times)]) for _ in range(rounds)]
+    return 24.0 * size * times / median(spans)
+
+
+def _ones(size: int) -> NDArray[np.floating]:
+    array = aligned_zeros(size, np.dtype(np.float64))
+    array[:] = 1.0
+    return array

@@ -1,0 +1,198 @@
+"""Running benchmarks: check every result, then time in interleaved rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from fastnet.bench import timing
+from fastnet.bench.allocations import count_allocations
+from fastnet.bench.peak import FlopsMeter, bandwidth
+from fastnet.bench.peers import get_peers
+from fastnet.bench.peers.base import Array, Peer, UnsupportedError
+from fastnet.bench.results import OWN, Cell, Measurement, Results
+from fastnet.bench.scaling import scaling_workloads
+from fastnet.bench.startup import startup_workloads
+from fastnet.bench.workloads import DTYPES, Operation, Prepared, Workload, case_names, get_workloads
+from fastnet.testing.machine import describe_machine, usable_cores
+from fastnet.validation import check_choice
+
+#: Rounds of a full and of a quick run.
+ROUNDS, QUICK_ROUNDS = 11, 3
+#: A workload's rounds end after so many seconds, when there have been three.
+LONGEST = 60.0
+
+_GENERATED = {"startup": startup_workloads, "scaling": scaling_workloads}
+#: The names of all cases.
+CASES = (*case_names(), *_GENERATED)
+
+
+def workloads_of(cases: Sequence[str] | None, dtypes: Sequence[str], quick: bool) -> list[Workload]:
+    """The workloads of cases, in the order of `CASES`.
+
+    Raises
+    ------
+    ValueError
+        If there is no case of some name.
+    """
+    names = CASES if cases is None else [check_choice("case", name, CASES) for name in cases]
+    found: list[Workload] = []
+    for name in names:
+        if name in _GENERATED:
+            found += [workload for workload in _GENERATED[name](quick) if workload.dtype in dtypes]
+        else:
+            found += get_workloads([name], dtypes, quick)
+    return found
+
+
+def run(
+    cases: Sequence[str] | None = None,
+    peers: Sequence[str] | None = None,
+    dtypes: Sequence[str] = DTYPES,
+    *,
+    quick: bool = False,
+    threads: int | None = None,
+    allocations: bool = False,
+    show: Callable[[str, int, int], Any] = lambda text, done, total: None,
+) -> Results:
+    """Run benchmarks.
+
+    Parameters
+    ----------
+    cases, peers : sequence of str or None
+        What to run, and on which peers; None means all. fastnet and the NumPy loop always take part.
+    dtypes : sequence of str
+        float32, float64.
+    quick : bool
+        Whether to do the same on fewer samples, for fewer epochs and in fewer rounds.
+    threads : int or None
+        How many threads the process has been limited to, for the record.
+    allocations : bool
+        Whether to count allocations too, in processes of their own.
+    show : callable
+        Told what is done, how many workloads are finished, and of how many.
+
+    Returns
+    -------
+    Results
+        What was measured, and in `Results.wrong` what was not as fastnet has it.
+
+    Raises
+    ------
+    ValueError
+        If there is no case or peer of some name.
+    """
+    wanted = get_peers(peers)
+    workloads = workloads_of(cases, dtypes, quick)
+    machine = describe_machine() | {"packages": packages(wanted)}
+    settings = {"quick": quick, "threads": threads or usable_cores(), "rounds": QUICK_ROUNDS if quick else ROUNDS}
+    results = Results(datetime.now(UTC).isoformat(timespec="seconds"), machine, settings)
+    for done, workload in enumerate(workloads):
+        show(workload.key, done, len(workloads))
+        taking_part = [peer for peer in wanted if workload.name != "scaling" or peer.is_everywhere or peers]
+        results.measurements.append(measure(workload, taking_part, settings["rounds"], settings["threads"]))
+    if allocations:
+        show("allocations", len(workloads), len(workloads))
+        counted = count_allocations([peer.name for peer in wanted], cases, dtypes)
+        results.measurements[:] = [with_allocations(one, counted) for one in results.measurements]
+    return results
+
+
+def packages(peers: Sequence[Peer]) -> str:
+    """The versions of what the peers need."""
+    names = {name for peer in peers for name in peer.distribution.split(" and ") if name}
+    found = []
+    for name in sorted(names):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def with_allocations(measurement: Measurement, counted: dict[str, float]) -> Measurement:
+    """The measurement with the bytes counted for its key and peers."""
+    cells = [replace(cell, allocated=counted.get(f"{measurement.key}: {cell.peer}")) for cell in measurement.cells]
+    return replace(measurement, cells=cells)
+
+
+def measure(workload: Workload, peers: Sequence[Peer], rounds: int, threads: int) -> Measurement:
+    """Check and time one workload on every peer that can do it."""
+    measurement = Measurement(
+        workload.name,
+        workload.title,
+        workload.dtype,
+        workload.unit,
+        workload.flops,
+        workload.n_bytes,
+        workload.bound,
+        axis=workload.axis,
+        value=workload.value,
+    )
+    desired: dict[Workload, Array] = {}
+    prepared: dict[str, Prepared] = {}
+    cells: dict[str, Cell] = {}
+    own = next(peer for peer in peers if peer.name == OWN)
+    for peer in peers:
+        reason = peer.absence()
+        if reason is not None:
+            measurement.absent[peer.label] = reason
+            continue
+        try:
+            done, note = workload.variant(peer)
+            start = timing.clock()
+            ready = done.prepare(peer)
+            ready.run(done.checked_runs)
+            first_seconds = timing.clock() - start
+            ready.reset()
+            ready.run(done.checked_runs)
+            actual = np.array(ready.result())
+            if done not in desired:
+                desired[done] = actual if peer is own else _result(done, own)
+            difference = done.distance(actual, desired[done])
+        except UnsupportedError as unsupported:
+            measurement.absent[peer.label] = str(unsupported)
+            continue
+        if not difference <= workload.bound:
+            measurement.wrong[peer.label] = (
+                f"its result is {difference:.1e} from fastnet's, more than {workload.bound:.0e}"
+            )
+            continue
+        prepared[peer.name] = ready
+        cells[peer.name] = Cell(
+            peer.name, peer.label, [], first_seconds, None if peer is own else difference, None, note
+        )
+    times = {name: workload.runs or timing.calls_in_a_turn(one) for name, one in prepared.items()}
+    meter = _peak_meter(workload, threads)
+
+    def measure_peak() -> None:
+        if meter is not None:
+            measurement.peak.append(meter())
+
+    rounds = min(rounds, workload.most_rounds or rounds)
+    taken = timing.interleave(prepared, times, rounds, LONGEST, measure_peak)
+    for name, cell in cells.items():
+        cell.seconds[:] = [seconds / workload.units for seconds in taken[name]]
+        measurement.cells.append(cell)
+    return measurement
+
+
+def _result(workload: Workload, peer: Peer) -> Array:
+    """What fastnet gives for another variant of a workload."""
+    prepared = workload.prepare(peer)
+    prepared.run(workload.checked_runs)
+    return np.array(prepared.result())
+
+
+def _peak_meter(workload: Workload, threads: int) -> Callable[[], float] | None:
+    """What a workload's rate is a share of: single operations are done by one thread."""
+    if workload.flops:
+        return FlopsMeter(workload.dtype, 1 if isinstance(workload, Operation) else threads)
+    if workload.n_bytes:
+        return lambda: bandwidth(workload.n_bytes)
+    return None

@@ -1,0 +1,46 @@
+"""The case `scaling`: the time of a step against the width, the depth, the batch and the threads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+from fastnet.bench.workloads import DTYPES, Training, Workload
+from fastnet.testing.cases import BENCHMARKS, Case
+from fastnet.testing.machine import usable_cores
+
+#: What changes, and the values it takes; a quick run takes the first, a middle one and the last but one.
+AXES: dict[str, tuple[int, ...]] = {
+    "width": (4, 8, 16, 32, 64, 128, 256, 512, 1024),
+    "depth": (1, 2, 4, 8, 16),
+    "batch": (1, 4, 16, 64, 256, 1024, 4096),
+}
+#: Of what does not change.
+WIDTH, DEPTH, BATCH = 64, 2, 128
+#: Multiplications of an epoch, about: a step of the largest networks takes some hundredths of a second.
+_WORK, _MOST_STEPS = 2e9, 40
+
+
+def network_case(width: int, depth: int, batch: int) -> Case:
+    """A classifier of ``depth`` hidden layers for ten classes, and an epoch of a few batches."""
+    sizes = (width, *(width,) * depth, 10)
+    steps = int(_WORK / (6 * batch * sum(a * b for a, b in pairwise(sizes))))
+    n_samples = batch * min(_MOST_STEPS, max(2, steps))
+    return replace(BENCHMARKS["tabular"], layer_sizes=sizes, batch_size=batch, n_samples=n_samples)
+
+
+def scaling_workloads(quick: bool) -> list[Workload]:
+    """A workload for every point of every curve."""
+    workloads: list[Workload] = []
+    for dtype in DTYPES:
+        for axis, values in AXES.items():
+            for value in (values[0], values[len(values) // 2], values[-2]) if quick else values:
+                sizes = {"width": WIDTH, "depth": DEPTH, "batch": BATCH} | {axis: value}
+                workloads.append(
+                    Training("scaling", f"{axis} {value}", dtype, network_case(**sizes), axis=axis, value=value)
+                )
+        case = network_case(WIDTH, DEPTH, 1024)
+        for threads in range(1, usable_cores() + 1):
+            title = f"threads {threads}"
+            workloads.append(Training("scaling", title, dtype, case, threads, axis="threads", value=threads))
+    return workloads

@@ -1,0 +1,115 @@
+"""The case `startup`: whole processes, timed from outside, from their start to their end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from fastnet.bench.peers.base import Array, Peer, Problem, UnsupportedError
+from fastnet.bench.workloads import DTYPES, Prepared, Training, Workload
+from fastnet.testing.cases import BENCHMARKS
+
+
+@dataclass(frozen=True)
+class Process(Workload):
+    """A process that imports a library and may train the notebook's network with it.
+
+    Attributes
+    ----------
+    epochs : int
+        For how long it trains; with 0 it only imports.
+    cold : bool
+        Whether fastnet's cache of kernels is empty before.
+    """
+
+    epochs: int
+    cold: bool = False
+
+    unit: ClassVar[str] = "process"
+    bounds: ClassVar[dict[str, float]] = Training.bounds
+
+    @property
+    def flops(self) -> float:
+        """Not what the time goes into."""
+        return 0.0
+
+    @property
+    def runs(self) -> int:
+        """One process at a time."""
+        return 1
+
+    @property
+    def most_rounds(self) -> int | None:
+        """Compiling takes long, and differs little."""
+        return 3 if self.cold else None
+
+    @property
+    def training(self) -> Training:
+        """The training of the process."""
+        return Training(self.name, self.title, self.dtype, replace(BENCHMARKS["notebook"], epochs=self.epochs))
+
+    def variant(self, peer: Peer) -> tuple[Process, str]:
+        # The process finds the variant itself; results that are another training's are not comparable.
+        case, note = peer.variant(self.training.case)
+        if self.epochs and case != self.training.case:
+            raise UnsupportedError("cannot train the notebook's network as it is")
+        return self, note
+
+    def prepare(self, peer: Peer) -> Prepared:
+        if peer.import_statement is None or (self.cold and peer.name != "numba"):
+            raise UnsupportedError("is not started in processes of its own" if not self.cold else "has no such cache")
+        code = peer.import_statement
+        if self.epochs:
+            code = f"from fastnet.bench.startup import train; train({peer.name!r}, {self.dtype!r}, {self.epochs})"
+        environment = dict(os.environ)
+        folder = tempfile.TemporaryDirectory(prefix="fastnet-bench-")
+        printed: list[str] = []
+
+        def reset() -> None:
+            if self.cold:
+                environment["FASTNET_CACHE_DIR"] = tempfile.mkdtemp(dir=folder.name)
+
+        def run(times: int) -> None:
+            for _ in range(times):
+                ran = subprocess.run(
+                    [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+                )
+                printed[:] = ran.stdout.splitlines()
+
+        def result() -> Array:
+            # An import has no result; one that fails ends in an error.
+            return np.array(json.loads(printed[-1]), self.dtype) if self.epochs else np.zeros(1)
+
+        return Prepared(run, reset, result)
+
+    def distance(self, actual: Array, desired: Array) -> float:
+        """As for the training."""
+        return self.training.distance(actual, desired) if self.epochs else 0.0
+
+
+def train(peer: str, dtype: str, epochs: int) -> None:
+    """Train the notebook's network, and print the parameters: what the processes do."""
+    from fastnet.bench.peers import PEERS
+
+    case = replace(BENCHMARKS["notebook"], dtype=dtype)
+    training = PEERS[peer].training(Problem(case))
+    training.run(epochs)
+    sys.stdout.write(json.dumps([float(value) for value in training.parameters()]) + "\n")
+
+
+def startup_workloads(quick: bool) -> list[Workload]:
+    """Imports, first fits and whole processes."""
+    workloads: list[Workload] = [Process("startup", "import", "float64", 0)]
+    for dtype in DTYPES:
+        workloads.append(Process("startup", "first fit, kernels in the cache", dtype, 1))
+        workloads.append(Process("startup", "first fit, empty cache", dtype, 1, cold=True))
+    epochs = BENCHMARKS["notebook"].epochs
+    workloads.append(Process("startup", f"notebook, {epochs} epochs", "float64", epochs))
+    return workloads

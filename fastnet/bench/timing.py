@@ -1,0 +1,103 @@
+"""Interleaved timing: every peer has a turn in every round, so that what a shared machine does meets all alike."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+
+from fastnet.bench.workloads import Prepared
+
+#: A turn is at least so long, in seconds: the work is repeated until it is.
+LEAST_TURN = 0.005
+#: Work that takes longer needs no run that is not counted before it.
+LONG_RUN = 0.05
+
+
+#: Rounds that there always are, if so many are asked for.
+LEAST_ROUNDS = 3
+#: The clock.
+clock = time.perf_counter
+
+
+def seconds(prepared: Prepared, times: int) -> float:
+    """How long it takes to do the work so many times, from the start; the collector of garbage waits."""
+    prepared.reset()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        begin = clock()
+        prepared.run(times)
+        return clock() - begin
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def calls_in_a_turn(prepared: Prepared) -> int:
+    """How often a call has to be repeated to make a turn."""
+    times = 1
+    while (taken := seconds(prepared, times)) < LEAST_TURN and times < 1 << 24:
+        times = max(2 * times, int(1.2 * times * LEAST_TURN / max(taken, 1e-7)))
+    return times
+
+
+def turn(prepared: Prepared, times: int, last: float) -> float:
+    """Seconds of one run, the mean over a turn, where ``last`` is what a run took before.
+
+    What ran before has filled the caches and may have left threads spinning, so that a short first run is not counted.
+    """
+    if last * times < LONG_RUN:
+        seconds(prepared, times)
+    taken, n_runs = 0.0, 0
+    while taken < LEAST_TURN:
+        taken += seconds(prepared, times)
+        n_runs += 1
+    return taken / (n_runs * times)
+
+
+def interleave(
+    prepared: Mapping[str, Prepared],
+    times: Mapping[str, int],
+    rounds: int,
+    longest: float = float("inf"),
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Time all in turn, round after round.
+
+    Parameters
+    ----------
+    prepared : mapping of str to Prepared
+        What is timed, by name.
+    times : mapping of str to int
+        How many runs are timed at once.
+    rounds : int
+        The number of rounds.
+    longest : float
+        Seconds after which there are no more rounds than three.
+    between : callable
+        Called at the start of each round.
+
+    Returns
+    -------
+    dict of str to list of float
+        Seconds of one run, an entry for each round.
+
+    Examples
+    --------
+    >>> idle = Prepared(lambda times: time.sleep(0.01 * times), lambda: None, lambda: None)
+    >>> taken = interleave({"idle": idle}, {"idle": 1}, rounds=2)
+    >>> [0.009 < s < 1 for s in taken["idle"]]
+    [True, True]
+    """
+    taken: dict[str, list[float]] = {name: [] for name in prepared}
+    last = dict.fromkeys(prepared, 0.0)
+    begin = clock()
+    for done in range(rounds):
+        if done >= LEAST_ROUNDS and clock() - begin > longest:
+            break
+        between()
+        for name, one in prepared.items():
+            last[name] = turn(one, times[name], last[name])
+            taken[name].append(last[name])
+    return taken
