@@ -46,11 +46,6 @@ class Process(Workload):
         return 1
 
     @property
-    def most_rounds(self) -> int | None:
-        """Compiling takes long, and differs little."""
-        return 3 if self.cold else None
-
-    @property
     def training(self) -> Training:
         """The training of the process."""
         return Training(self.name, self.title, self.dtype, replace(BENCHMARKS["notebook"], epochs=self.epochs))
@@ -67,6 +62,8 @@ class Process(Workload):
             raise UnsupportedError("is not started in processes of its own" if not self.cold else "has no such cache")
         code = peer.import_statement
         if self.epochs:
+            # What it cannot do is known here, not in the process.
+            peer.training(self.training.problem())
             code = f"from fastnet.bench.startup import train; train({peer.name!r}, {self.dtype!r}, {self.epochs})"
         environment = dict(os.environ)
         folder = tempfile.TemporaryDirectory(prefix="fastnet-bench-")
@@ -106,10 +103,11 @@ def train(peer: str, dtype: str, epochs: int) -> None:
 
 def startup_workloads(quick: bool) -> list[Workload]:
     """Imports, first fits and whole processes."""
-    workloads: list[Workload] = [Process("startup", "import", "float64", 0)]
+    rounds, cold_rounds = (1, 1) if quick else (None, 3)
+    workloads: list[Workload] = [Process("startup", "import", "float64", 0, most_rounds=rounds)]
     for dtype in DTYPES:
-        workloads.append(Process("startup", "first fit, kernels in the cache", dtype, 1))
-        workloads.append(Process("startup", "first fit, empty cache", dtype, 1, cold=True))
+        workloads.append(Process("startup", "first fit, kernels in the cache", dtype, 1, most_rounds=rounds))
+        workloads.append(Process("startup", "first fit, empty cache", dtype, 1, cold=True, most_rounds=cold_rounds))
     epochs = BENCHMARKS["notebook"].epochs
-    workloads.append(Process("startup", f"notebook, {epochs} epochs", "float64", epochs))
+    workloads.append(Process("startup", f"notebook, {epochs} epochs", "float64", epochs, most_rounds=rounds))
     return workloads

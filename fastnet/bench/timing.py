@@ -10,7 +10,7 @@ from fastnet.bench.workloads import Prepared
 
 #: A turn is at least so long, in seconds: the work is repeated until it is.
 LEAST_TURN = 0.005
-#: Work that takes longer needs no run that is not counted before it.
+#: The first time of work that takes longer is counted too.
 LONG_RUN = 0.05
 
 
@@ -42,14 +42,14 @@ def calls_in_a_turn(prepared: Prepared) -> int:
     return times
 
 
-def turn(prepared: Prepared, times: int, last: float) -> float:
-    """Seconds of one run, the mean over a turn, where ``last`` is what a run took before.
+def turn(prepared: Prepared, times: int) -> float:
+    """Seconds of one run, the mean over a turn.
 
-    What ran before has filled the caches and may have left threads spinning, so that a short first run is not counted.
+    What ran before has filled the caches and may have left threads spinning, so that a short first time is not counted.
     """
-    if last * times < LONG_RUN:
-        seconds(prepared, times)
-    taken, n_runs = 0.0, 0
+    taken, n_runs = seconds(prepared, times), 1
+    if taken < LONG_RUN:
+        taken, n_runs = 0.0, 0
     while taken < LEAST_TURN:
         taken += seconds(prepared, times)
         n_runs += 1
@@ -91,13 +91,11 @@ def interleave(
     [True, True]
     """
     taken: dict[str, list[float]] = {name: [] for name in prepared}
-    last = dict.fromkeys(prepared, 0.0)
     begin = clock()
     for done in range(rounds):
         if done >= LEAST_ROUNDS and clock() - begin > longest:
             break
         between()
         for name, one in prepared.items():
-            last[name] = turn(one, times[name], last[name])
-            taken[name].append(last[name])
+            taken[name].append(turn(one, times[name]))
     return taken

@@ -52,6 +52,8 @@ class Workload(ABC):
         float32 or float64.
     axis, value : str, float
         For the points of a curve: what changes, and its value.
+    most_rounds : int or None
+        The most rounds that it is worth; None means no limit.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Workload(ABC):
     dtype: str
     axis: str = field(default="", kw_only=True)
     value: float = field(default=0.0, kw_only=True)
+    most_rounds: int | None = field(default=None, kw_only=True)
 
     #: What a time is given for.
     unit: ClassVar[str]
@@ -100,11 +103,6 @@ class Workload(ABC):
         """After how many runs results are compared."""
         return 1
 
-    @property
-    def most_rounds(self) -> int | None:
-        """The most rounds that it is worth; None means no limit."""
-        return None
-
     @abstractmethod
     def variant(self, peer: Peer) -> tuple[Workload, str]:
         """What a peer does in place of this, and what is other about it: see `Peer.variant`."""
@@ -134,7 +132,7 @@ class Training(Workload):
     threads: int | None = None
 
     unit: ClassVar[str] = "step"
-    bounds: ClassVar[dict[str, float]] = {"float32": 5e-3, "float64": 1e-5}
+    bounds: ClassVar[dict[str, float]] = {"float32": 5e-3, "float64": 1e-4}
 
     @property
     def flops(self) -> float:
@@ -244,7 +242,7 @@ class Operation(Workload):
     shape: tuple[int, ...]
 
     unit: ClassVar[str] = "call"
-    bounds: ClassVar[dict[str, float]] = {"float32": 1e-4, "float64": 1e-12}
+    bounds: ClassVar[dict[str, float]] = {"float32": 1e-4, "float64": 1e-9}
 
     @property
     def flops(self) -> float:

@@ -140,7 +140,7 @@ class Case:
 NOTEBOOK = Case((3, 4, 1), "sigmoid", "sigmoid", "squared_error", "sgd", "float64", False, 4, None, 5001, "sum")
 
 #: Libraries add epsilon before or after the bias correction; this one is too small for that to matter.
-_ADAM = Adam(0.001, epsilon=1e-12)
+ADAM = Adam(0.001, epsilon=1e-12)
 
 
 def _classifier(
@@ -157,7 +157,7 @@ def _classifier(
         activation,
         "softmax",
         "cross_entropy",
-        _ADAM,
+        ADAM,
         n_samples=n_samples,
         batch_size=batch_size,
         epochs=epochs,
@@ -207,7 +207,7 @@ BENCHMARKS: dict[str, Case] = {
         "relu",
         "identity",
         "squared_error",
-        _ADAM,
+        ADAM,
         n_samples=20_000,
         batch_size=256,
         epochs=1,

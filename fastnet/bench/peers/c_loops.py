@@ -37,9 +37,13 @@ class CLoops(Peer):
         library = compile_loops(self.flags, definitions(problem, min(n_rows, 256)))
         x, parameters = problem.x[:n_rows], problem.network.parameters
         out = np.empty((n_rows, problem.network.n_outputs), x.dtype)
-        arguments = (address(parameters), address(x), address(out), ctypes.c_long(n_rows))
-        # The copy is what others return: outputs that the next call leaves alone.
-        return lambda: (library.predict(*arguments), out.copy())[1]
+
+        def predict() -> Array:
+            library.predict(address(parameters), address(x), address(out), n_rows)
+            # Others return outputs that the next call leaves alone.
+            return out.copy()
+
+        return predict
 
 
 class CLoopsFastMath(CLoops):
@@ -99,6 +103,7 @@ def compile_loops(flags: tuple[str, ...], defined: tuple[str, ...]) -> ctypes.CD
         library = ctypes.CDLL(str(target))
     number, pointer = ctypes.c_double, ctypes.c_void_p
     library.train.argtypes = [pointer] * 4 + [ctypes.c_long] + [number] * 4
+    library.predict.argtypes = [pointer] * 3 + [ctypes.c_long]
     library.train.restype = library.predict.restype = library.reset.restype = None
     return library
 

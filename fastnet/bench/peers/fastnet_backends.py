@@ -10,7 +10,7 @@ import numpy as np
 from fastnet.bench.peers.base import Array, Peer, Problem, Training, UnsupportedError
 from fastnet.contract import Objective, Update
 from fastnet.layout import make_layout
-from fastnet.optimizers import Adam
+from fastnet.testing.cases import ADAM
 
 
 class _Fit(Training):
@@ -70,10 +70,9 @@ class NumpyBackend(Numba):
 def _adam_step(parameters: Array, gradient: Array, first: Array, second: Array) -> Callable[[], Any]:
     from fastnet import kernels
 
-    optimizer = Adam(0.001)
     # A layer of one input has one row of parameters.
     layout = make_layout([1, parameters.size], ["identity"], bias=False, dtype=parameters.dtype)
-    update = Update(optimizer.kind, optimizer.settings, np.stack([first, second]), np.ones(2), optimizer.rates(0, 1))
+    update = Update(ADAM.kind, ADAM.settings, np.stack([first, second]), np.ones(2), ADAM.rates(0, 1))
     objective = Objective(loss=0, parameter=0.0, mean=False, l2=0.0, batch_size=1)
 
     def step() -> Array:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fastnet.bench.peers.base import Array, Peer, Problem, Training, UnsupportedError, flat
 from fastnet.optimizers import Adam
+from fastnet.testing.cases import ADAM
 from fastnet.testing.notebooks import NOTEBOOK_1, NOTEBOOK_2
 
 
@@ -143,11 +145,10 @@ def corrected_rate(optimizer: Adam, rate: float, n_steps: int) -> float:
 
 
 def _adam_step(parameters: Array, gradient: Array, first: Array, second: Array) -> Callable[[], Any]:
-    optimizer = Adam(0.001)
-    rate = corrected_rate(optimizer, 0.001, 1)
+    numbers = count(1)
 
     def step() -> Array:
-        adam(parameters, gradient, first, second, rate, optimizer)
+        adam(parameters, gradient, first, second, corrected_rate(ADAM, 0.001, next(numbers)), ADAM)
         return parameters
 
     return step

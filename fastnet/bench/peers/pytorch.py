@@ -10,6 +10,7 @@ import numpy as np
 
 from fastnet.bench.peers.base import Array, Peer, Problem, Training, UnsupportedError, flat
 from fastnet.optimizers import Adam
+from fastnet.testing.cases import ADAM
 
 _MODULES = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "ReLU"}
 
@@ -58,7 +59,7 @@ def _adam_step(parameters: Any, gradient: Any, first: Any, second: Any) -> Calla
 
     variable = parameters.requires_grad_()
     variable.grad = gradient
-    optimizer = torch.optim.Adam([variable], lr=0.001, fused=True)
+    optimizer = torch.optim.Adam([variable], lr=0.001, eps=ADAM.epsilon, fused=True)
     optimizer.state[variable] = {"step": torch.zeros(()), "exp_avg": first, "exp_avg_sq": second}
 
     def step() -> Array:
@@ -84,6 +85,7 @@ class TorchCompile(PyTorch):
     def _predictor(self, model: Any, x: Any) -> Callable[[], Any]:
         import torch
 
+        torch.compiler.reset()
         return super()._predictor(torch.compile(model), x)
 
     def operation(self, name: str, arrays: tuple[Array, ...]) -> Callable[[], Any]:
@@ -152,6 +154,8 @@ class _Loop(Training):
         model = self.model
         self.loss: Any = lambda x, y: loss(model(x), y)
         if compiled:
+            # It gives up on a function of which it has compiled eight versions.
+            torch.compiler.reset()
             self.loss = torch.compile(self.loss)
         self.x = torch.from_numpy(problem.x)
         is_labelled = problem.labels is not None and problem.case.loss == "cross_entropy"
