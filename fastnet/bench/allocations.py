@@ -68,8 +68,10 @@ def is_available() -> bool:
     return hasattr(ctypes.CDLL(None), "dlvsym")
 
 
-def count_allocations(peers: Sequence[str], cases: Sequence[str] | None, dtypes: Sequence[str]) -> dict[str, float]:
-    """Count for every peer and workload, on few samples; each peer has a process of its own.
+def count_allocations(
+    peers: Sequence[str], cases: Sequence[str] | None, dtypes: Sequence[str], quick: bool
+) -> dict[str, float]:
+    """Count for every peer and workload; each peer has a process of its own.
 
     Parameters
     ----------
@@ -77,6 +79,8 @@ def count_allocations(peers: Sequence[str], cases: Sequence[str] | None, dtypes:
         Names.
     cases : sequence of str or None
         Names; None means all. Those that are made of other cases or of processes are not counted.
+    quick : bool
+        Whether on fewer samples.
 
     Returns
     -------
@@ -89,7 +93,7 @@ def count_allocations(peers: Sequence[str], cases: Sequence[str] | None, dtypes:
     for peer in peers:
         with tempfile.TemporaryDirectory(prefix="fastnet-bench-") as folder:
             ran = subprocess.run(
-                [sys.executable, "-m", "fastnet.bench.allocations", json.dumps([peer, cases, list(dtypes)])],
+                [sys.executable, "-m", "fastnet.bench.allocations", json.dumps([peer, cases, list(dtypes), quick])],
                 env=environment(str(Path(folder) / "trace")),
                 capture_output=True,
                 text=True,
@@ -108,13 +112,13 @@ def main(request: str) -> None:
     from fastnet.bench.peers.base import UnsupportedError
     from fastnet.bench.workloads import case_names, get_workloads
 
-    name, cases, dtypes = json.loads(request)
+    name, cases, dtypes, quick = json.loads(request)
     peer, tracer = PEERS[name], Tracer()
     if peer.absence():
         return
     if cases is not None:
         cases = [case for case in cases if case in case_names()]
-    for workload in get_workloads(cases, dtypes, quick=True):
+    for workload in get_workloads(cases, dtypes, quick):
         try:
             own, _ = workload.variant(peer)
             prepared = own.prepare(peer)

@@ -98,7 +98,7 @@ def run(
         results.measurements.append(measure(workload, taking_part, settings["rounds"], settings["threads"]))
     if allocations:
         show("allocations", len(workloads), len(workloads))
-        counted = count_allocations([peer.name for peer in wanted], cases, dtypes)
+        counted = count_allocations([peer.name for peer in wanted], cases, dtypes, quick)
         results.measurements[:] = [with_allocations(one, counted) for one in results.measurements]
     return results
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 
 from fastnet.bench.workloads import Prepared
 
@@ -73,6 +74,17 @@ def turn(prepared: Prepared, times: int) -> float:
         taken += seconds(prepared, times)
         n_runs += 1
     return taken / (n_runs * times)
+
+
+def median_ratio(these: Sequence[float], those: Sequence[float]) -> float:
+    """The median of the rounds' ratios: what a round met, both have met.
+
+    Examples
+    --------
+    >>> median_ratio([2.0, 8.0, 6.0], [1.0, 2.0, 3.0])
+    2.0
+    """
+    return median(a / b for a, b in zip(these, those, strict=True))
 
 
 def interleave(

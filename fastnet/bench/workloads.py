@@ -285,7 +285,8 @@ def _training(name: str, title: str, **changes: Any) -> list[Workload]:
     return [Training(name, title, dtype, case) for dtype in DTYPES]
 
 
-def _prediction(name: str, title: str, n_rows: int) -> list[Workload]:
+def _prediction(name: str, n_rows: int) -> list[Workload]:
+    title = f"{n_rows} {'row' if n_rows == 1 else 'rows'} through 64-100-10"
     case = replace(BENCHMARKS["digits"], n_samples=max(n_rows, 200), dataset="classes")
     return [Prediction(name, title, dtype, case, n_rows) for dtype in DTYPES]
 
@@ -328,8 +329,8 @@ def _all_workloads(quick: bool) -> dict[str, list[Workload]]:
         "mnist-wide": _training("mnist-wide", "784-512-10, batch 256, softmax, Adam", **samples(768)),
         "regression": _training("regression", "16-32-32-1, batch 256, squared error, Adam", **samples(2600)),
         "deep": _training("deep", "8 layers of 64, batch 256, tanh, softmax, Adam", **samples(1024)),
-        "predict-one": _prediction("predict-one", "one row through 64-100-10", 1),
-        "predict-many": _prediction("predict-many", "36000 rows through 64-100-10", 3600 if quick else 36_000),
+        "predict-one": _prediction("predict-one", 1),
+        "predict-many": _prediction("predict-many", 3_600 if quick else 36_000),
         "kernels": _operations(quick),
     }
 
