@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Settings of the caller that would lead to another Python's packages, or past the environment.
 unexport PYTHONHOME PYTHONPATH PIP_PREFIX PIP_TARGET PIP_USER
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench bench-quick peers
 
 demo: $(INSTALLED)-plot
 	$(BIN)/python -m fastnet.bench.demo --output demo.png
@@ -20,9 +20,22 @@ lint: $(INSTALLED)-dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-bench: $(INSTALLED)-plot
-	$(BIN)/python -m fastnet.bench.demo
+bench: $(INSTALLED)-bench
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/python -m fastnet bench
 	$(BIN)/python benchmarks/ulp.py
+
+# Runs every benchmark once: a broken one fails.
+bench-quick: $(INSTALLED)-bench
+	$(BIN)/python -m fastnet bench --quick
+	$(BIN)/python -m pytest benchmarks --benchmark-disable --quick -q
+	$(BIN)/python -m asv machine --yes
+	$(BIN)/python -m asv check -E existing:$(BIN)/python
+	$(BIN)/python -m asv run -E existing:$(BIN)/python --quick --dry-run --show-stderr
+	$(BIN)/python benchmarks/ulp.py --quick
+
+# What the benchmarks compare with, as far as pip has it: some gigabytes.
+peers: $(INSTALLED)-peers
 
 $(BIN)/python:
 	@for python in $(PYTHON); do \

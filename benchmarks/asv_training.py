@@ -79,10 +79,12 @@ class Ratio(Case):
 
     def track_share_of_peak(self, case: str, dtype: str) -> float:
         """Flops a second, as a share of the machine's peak in the same rounds."""
-        meter = FlopsMeter(dtype, usable_cores())
+        meter = FlopsMeter(dtype)
         peak: list[float] = []
         times = {"numba": self.workload.runs or timing.calls_in_a_turn(self.prepared)}
-        taken = timing.interleave({"numba": self.prepared}, times, ROUNDS, between=lambda: peak.append(meter()))
+        taken = timing.interleave(
+            {"numba": self.prepared}, times, ROUNDS, between=lambda: peak.append(usable_cores() * meter())
+        )
         work = self.workload.flops * self.workload.units
         return timing.median_ratio([work / flops for flops in peak], taken["numba"])
 

@@ -1,8 +1,8 @@
 """Two runs of the benchmarks: what got slower, beyond the noise.
 
-A shared machine is slower at some times than at others. A measurement counts as slower only if every one of these
-says so: the median time, its lower quartile, the time as a ratio to the machine's peak and to the peers' times in the
-same rounds. Code that got slower shows in all of them; a machine that got slower does not show in the last two.
+A shared machine is faster at one time than at another: by how much, the other peers' times tell, whose code is the
+same in both runs. And it is disturbed for a while: a measurement is slower only if the median of its rounds, their
+lower quartile and the least of them all say so.
 """
 
 from __future__ import annotations
@@ -11,30 +11,29 @@ from dataclasses import dataclass
 from math import exp, log, sqrt
 from statistics import median, quantiles
 
-from fastnet.bench.results import OURS, Cell, Measurement, Results
+from fastnet.bench.results import OWN, Cell, Measurement, Results
 
 #: What is slower by less is never reported.
 LEAST_SLOWDOWN = 1.10
 #: Standard errors of the medians that a slow-down has to exceed.
-ERRORS = 3.0
+ERRORS = 2.0
 
 
 @dataclass(frozen=True)
 class Change:
-    """How a cell of fastnet changed.
+    """How one of fastnet's times changed.
 
     Attributes
     ----------
-    key, peer : str
-        The measurement and the peer.
+    key : str
+        The measurement.
     ratio : float
-        New time by old: the least of the estimates.
+        New time by old, without the machine's drift.
     limit : float
         Up to which ratio it may be noise.
     """
 
     key: str
-    peer: str
     ratio: float
     limit: float
 
@@ -45,11 +44,11 @@ class Change:
 
     def __str__(self) -> str:
         word = "SLOWER" if self.is_slower else "not slower"
-        return f"{word}: {self.key}, {self.peer}: {self.ratio:.2f} times the time (up to {self.limit:.2f} is noise)"
+        return f"{word}: {self.key}: {self.ratio:.2f} times the time (up to {self.limit:.2f} is noise)"
 
 
 def compare(old: Results, new: Results) -> list[Change]:
-    """Compare fastnet's cells of two runs.
+    """Compare the times of fastnet's kernels in two runs.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ def compare(old: Results, new: Results) -> list[Change]:
     Returns
     -------
     list of Change
-        One for each cell of fastnet that both have.
+        One for each measurement that both have.
 
     Raises
     ------
@@ -73,38 +72,36 @@ def compare(old: Results, new: Results) -> list[Change]:
         if old.settings[setting] != new.settings[setting]:
             raise ValueError(f"the runs differ in {setting}: {old.settings[setting]} and {new.settings[setting]}")
     before = {one.key: one for one in old.measurements}
-    changes = []
-    for now in new.measurements:
-        then = before.get(now.key)
-        if then is None:
-            continue
-        for peer in OURS:
-            old_cell, new_cell = then.cell(peer), now.cell(peer)
-            if old_cell is not None and new_cell is not None:
-                changes.append(_change(then, now, old_cell, new_cell))
-    if not changes:
+    pairs = [(before[one.key], one) for one in new.measurements if one.key in before]
+    own = [
+        (now.key, old_cell, new_cell)
+        for then, now in pairs
+        if (old_cell := then.cell(OWN)) is not None and (new_cell := now.cell(OWN)) is not None
+    ]
+    if not own:
         raise ValueError("the runs have no measurement in common")
+    drift = _drift(pairs)
+    changes = []
+    for key, old_cell, new_cell in own:
+        ratios = [measure(new_cell.seconds) / measure(old_cell.seconds) for measure in (median, _lower_quartile, min)]
+        noise = sqrt(_standard_error(old_cell) ** 2 + _standard_error(new_cell) ** 2)
+        changes.append(Change(key, min(ratios) / drift, max(LEAST_SLOWDOWN, 1.0 + ERRORS * noise)))
     return changes
 
 
-def _change(then: Measurement, now: Measurement, old: Cell, new: Cell) -> Change:
-    ratios = [new.median / old.median, _lower_quartile(new.seconds) / _lower_quartile(old.seconds)]
-    ratios.append(ratios[0] / _drift(then, now))
-    if then.peak and now.peak:
-        ratios.append(ratios[0] * median(now.peak) / median(then.peak))
-    noise = sqrt(_standard_error(old) ** 2 + _standard_error(new) ** 2)
-    return Change(now.key, new.label, min(ratios), max(LEAST_SLOWDOWN, 1.0 + ERRORS * noise))
+def _drift(pairs: list[tuple[Measurement, Measurement]]) -> float:
+    """How much more time the other peers took: the median over all their cells, or 1 without any."""
+    logs = [
+        log(min(cell.seconds) / min(before.seconds))
+        for then, now in pairs
+        for cell in now.cells
+        if cell.peer != OWN and (before := then.cell(cell.peer)) is not None
+    ]
+    return exp(median(logs)) if logs else 1.0
 
 
 def _lower_quartile(seconds: list[float]) -> float:
     return quantiles(seconds, n=4, method="inclusive")[0] if len(seconds) > 1 else seconds[0]
-
-
-def _drift(then: Measurement, now: Measurement) -> float:
-    """How much slower the other peers' cells got: the median, or 1 without any."""
-    pairs = [(then.cell(cell.peer), cell) for cell in now.cells if cell.peer not in OURS]
-    drifts = [log(new.median / old.median) for old, new in pairs if old is not None]
-    return exp(median(drifts)) if drifts else 1.0
 
 
 def _standard_error(cell: Cell) -> float:

@@ -5,7 +5,6 @@ Both are measured with fastnet's vector type, so that they have the instructions
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from statistics import median
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastnet.contract import VECTOR_BYTES
 from fastnet.kernels.jit import jit
 from fastnet.kernels.memory import (
     keep,
@@ -70,51 +70,32 @@ def _triads(target: Any, left: Any, right: Any, times: Any) -> None:
 
 
 class FlopsMeter:
-    """Measures the peak of multiplications and additions, with a number of threads.
+    """Measures the peak of multiplications and additions on one core.
+
+    What more cores reach together depends on when they start, and is taken as so many times that.
 
     Parameters
     ----------
     dtype : str
         float32 or float64.
-    threads : int
-        How many threads work at once.
     """
 
-    def __init__(self, dtype: str, threads: int = 1) -> None:
+    def __init__(self, dtype: str) -> None:
         n_chains, self.kernel = (MANY, _many_chains) if "AVX-512" in vector_instructions() else (FEW, _few_chains)
-        lanes = 64 // np.dtype(dtype).itemsize
-        self.arguments = [
-            (np.full(lanes, 0.5, dtype), np.empty(n_chains * lanes, dtype), N_LINKS) for _ in range(threads)
-        ]
-        self.flops = 2.0 * threads * n_chains * lanes * N_LINKS
+        lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
+        self.arguments = (np.full(lanes, 0.5, dtype), np.empty(n_chains * lanes, dtype), N_LINKS)
+        self.flops = 2.0 * n_chains * lanes * N_LINKS
         self()
 
     def __call__(self) -> float:
         """Flops a second, once."""
-        return self.flops / _seconds([lambda a=a: self.kernel(*a) for a in self.arguments])  # type: ignore[misc]
+        return self.flops / _seconds(lambda: self.kernel(*self.arguments))
 
 
-def _seconds(calls: list[Callable[[], Any]]) -> float:
-    """How long calls take that run at once, each in its own thread."""
-    if len(calls) == 1:
-        start = time.perf_counter()
-        calls[0]()
-        return time.perf_counter() - start
-    spans: list[float] = []
-    ready = threading.Barrier(len(calls))
-
-    def work(call: Callable[[], Any]) -> None:
-        ready.wait()
-        start = time.perf_counter()
-        call()
-        spans.append(time.perf_counter() - start)
-
-    workers = [threading.Thread(target=work, args=(call,)) for call in calls]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return max(spans)
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def bandwidth(n_bytes: float, rounds: int = 5) -> float:
@@ -123,7 +104,7 @@ def bandwidth(n_bytes: float, rounds: int = 5) -> float:
     target, left, right = (_ones(size) for _ in range(3))
     times = max(1, int(2e7 // (24 * size)))
     _triads(target, left, right, times)
-    spans = [_seconds([lambda: _triads(target, left, right, times)]) for _ in range(rounds)]
+    spans = [_seconds(lambda: _triads(target, left, right, times)) for _ in range(rounds)]
     return 24.0 * size * times / median(spans)
 
 

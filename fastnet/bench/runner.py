@@ -194,7 +194,9 @@ def _result(workload: Workload, peer: Peer) -> Array:
 def _peak_meter(workload: Workload, threads: int) -> Callable[[], float] | None:
     """What a workload's rate is a share of: single operations are done by one thread."""
     if workload.flops:
-        return FlopsMeter(workload.dtype, 1 if isinstance(workload, Operation) else threads)
+        meter = FlopsMeter(workload.dtype)
+        cores = 1 if isinstance(workload, Operation) else threads
+        return lambda: cores * meter()
     if workload.n_bytes:
         return lambda: bandwidth(workload.n_bytes)
     return None
