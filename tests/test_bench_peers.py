@@ -128,6 +128,15 @@ def test_absent_peers_say_why() -> None:
     assert "ONNX Runtime" in measurement.absent
 
 
+@pytest.mark.parametrize("peer", [OWN, *QUICK_PEERS])
+def test_subnormal_numbers_are_left_alone(peer: str) -> None:
+    (workload,) = get_workloads(["notebook"], ["float64"], quick=True)
+    _, prepared = prepared_on(workload, PEERS[peer])
+    prepared.run(1)
+    least = np.array([np.finfo(np.float64).smallest_subnormal])
+    assert (least * 1.0)[0] > 0.0
+
+
 def test_orders_are_those_of_fit() -> None:
     case = replace(BENCHMARKS["digits"], n_samples=40)
     orders = Problem(case).orders()

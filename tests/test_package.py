@@ -62,6 +62,7 @@ THIRD_PARTY = {
     "kernels": {"numba", "llvmlite"},
     "estimators": {"sklearn"},
     "fastnet/testing/pytest_plugin": {"pytest"},
+    "fastnet/bench/table": {"rich"},
 }
 FLAGS = {"fastmath", "nopython", "cache", "parallel", "nogil", "error_model", "boundscheck", "inline", "forceobj"}
 COMPILERS = {"jit", "njit", "vectorize", "guvectorize", "cfunc", "stencil", "jit_module"}

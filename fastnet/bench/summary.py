@@ -21,9 +21,11 @@ _NOT_IN_README = ("kernels", "scaling", "startup")
 def machine_line(results: Results) -> str:
     """Where and when it was measured."""
     machine = results.machine
+    python = machine["Python"].split(",")[0].removeprefix("CPython ")
     return (
-        f"{machine['CPU']}, {results.settings['threads']} threads; Python {machine['Python'].split(',')[0]}, "
-        f"NumPy {machine['numpy']}, Numba {machine['numba']}, {machine['packages']}; {results.date[:10]}."
+        f"{machine['CPU']}, {results.settings['threads']} threads; Python {python}, "
+        f"NumPy {machine['numpy']}, Numba {machine['numba']}, {machine['packages']}; {results.date[:10]}"
+        f"{'; a quick run, on few samples' if results.settings['quick'] else ''}."
     )
 
 

@@ -133,13 +133,19 @@ class GoldenFixture:
         path = self.path(name)
         training: dict[str, Any] = {"sample_weight": sample_weight, **settings}
         if self._records and not self._holds(path, network, X, y, backend, training):
-            if path.exists() and self._reason is None:
-                _uses.append((str(path), "failed"))
-                raise pytest.UsageError(f"{path} exists and does not hold: to record it again takes --reason")
             path.parent.mkdir(parents=True, exist_ok=True)
             shown: dict[str, Any] = {"every": every, "weights_shown": weights_shown}
-            goldens.record(path, network, X, y, reason=self._reason, backend=recorder, **shown, **training)
-            _uses.append((str(path), "recorded"))
+            try:
+                goldens.record(path, network, X, y, reason=self._reason, backend=recorder, **shown, **training)
+                _uses.append((str(path), "recorded"))
+            except ValueError:
+                if self._reason is not None or not path.exists():
+                    raise
+                # Another worker may have recorded it since; then it holds.
+                if not self._holds(path, network, X, y, backend, training):
+                    _uses.append((str(path), "failed"))
+                    message = f"{path} exists and does not hold: to record it again takes --reason"
+                    raise pytest.UsageError(message) from None
         with _counted(str(path)):
             self._require(path)
             return goldens.assert_trajectory(network, X, y, path, backend=backend, **training)
