@@ -15,18 +15,8 @@ from numpy.typing import NDArray
 
 from fastnet.contract import VECTOR_BYTES
 from fastnet.kernels.jit import jit
-from fastnet.kernels.memory import (
-    keep,
-    lanes_of,
-    load,
-    pointer,
-    splat,
-    store,
-    tile_broadcast,
-    tile_fma,
-    tile_store,
-)
-from fastnet.kernels.simd import fma, staged
+from fastnet.kernels.memory import keep, lanes_of, load, pointer, splat, store
+from fastnet.kernels.simd import Lanes, fma, plus, results, staged
 from fastnet.layout import aligned_zeros
 from fastnet.testing.machine import vector_instructions
 
@@ -37,23 +27,33 @@ MANY, FEW = 12, 6
 N_LINKS = 100_000
 
 
+@staged
+@results(FEW)
+def _links(a: Lanes, b: Lanes, c: Lanes, d: Lanes, e: Lanes, f: Lanes, x: Lanes) -> tuple[Lanes, ...]:
+    return tuple(fma(chain, x, x) for chain in (a, b, c, d, e, f))
+
+
 @jit
 def _many_chains(start: Any, out: Any, n_links: Any) -> None:
-    data, results = pointer(start), pointer(out)
-    tile = tile_broadcast(data, 0, MANY, 1)
+    data = pointer(start)
+    x = load(data, 0)
+    a = b = c = d = e = f = g = h = i = j = k = m = x
     for _ in range(n_links):
-        tile = tile_fma(tile, data, 0, 0, data, 0)
-    tile_store(tile, results, 0, lanes_of(data), False)
+        a, b, c, d, e, f = _links(a, b, c, d, e, f, x)
+        g, h, i, j, k, m = _links(g, h, i, j, k, m, x)
+    first, second = plus(plus(plus(a, b), plus(c, d)), plus(e, f)), plus(plus(plus(g, h), plus(i, j)), plus(k, m))
+    store(pointer(out), 0, plus(first, second))
     keep(start)
 
 
 @jit
 def _few_chains(start: Any, out: Any, n_links: Any) -> None:
-    data, results = pointer(start), pointer(out)
-    tile = tile_broadcast(data, 0, FEW, 1)
+    data = pointer(start)
+    x = load(data, 0)
+    a = b = c = d = e = f = x
     for _ in range(n_links):
-        tile = tile_fma(tile, data, 0, 0, data, 0)
-    tile_store(tile, results, 0, lanes_of(data), False)
+        a, b, c, d, e, f = _links(a, b, c, d, e, f, x)
+    store(pointer(out), 0, plus(plus(plus(a, b), plus(c, d)), plus(e, f)))
     keep(start)
 
 
@@ -83,7 +83,7 @@ class FlopsMeter:
     def __init__(self, dtype: str) -> None:
         n_chains, self.kernel = (MANY, _many_chains) if "AVX-512" in vector_instructions() else (FEW, _few_chains)
         lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
-        self.arguments = (np.full(lanes, 0.5, dtype), np.empty(n_chains * lanes, dtype), N_LINKS)
+        self.arguments = (np.full(lanes, 0.5, dtype), np.empty(lanes, dtype), N_LINKS)
         self.flops = 2.0 * n_chains * lanes * N_LINKS
         self()
 

@@ -11,7 +11,7 @@ import numpy as np
 from fastnet.contract import SOFTMAX
 from fastnet.kernels.formulas import activations, arithmetic
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.linear import pad_columns, padded, part_of_vector
+from fastnet.kernels.linear import padded
 from fastnet.kernels.memory import join_rows, lanes_of, load, pointer, splat, split_rows, store
 from fastnet.kernels.simd import Lanes, staged
 
@@ -55,10 +55,15 @@ def forward_rows(activation, buffer, z, a, n_rows, n_units, stride):
     # Rows of a narrow layer share a vector while the activation is computed: a division of 8 lanes
     # takes as long for one that counts as for eight (an epoch of the 3-4-1 network: 149 ns, 161 ns before).
     lanes = lanes_of(buffer)
-    part = part_of_vector(buffer, n_units)
-    for offset in range(0, n_rows * stride, lanes * (lanes // part)):
+    part, step = 1, lanes * lanes
+    while part < n_units and part < lanes:
+        part, step = 2 * part, step // 2
+    # Not a range, which would divide by the step.
+    offset = 0
+    while offset < n_rows * stride:
         values = join_rows(buffer, z + offset, lanes, part)
         split_rows(buffer, a + offset, lanes, part, _forward(activation, values))
+        offset += step
 
 
 @jit_inline
@@ -110,12 +115,14 @@ def join_padded(first, second, third):
     if first.shape != second.shape or first.shape != third.shape:
         raise ValueError("the matrices' shapes differ")
     n_rows, n_units = first.shape
-    stride = pad_columns(first).shape[1]
-    planes = np.zeros((3, padded(pointer(np.empty(0, first.dtype)), n_rows), stride), first.dtype)
-    # Not a loop: the matrices may have different memory orders, which are different types.
-    planes[0, :n_rows, :n_units] = first
-    planes[1, :n_rows, :n_units] = second
-    planes[2, :n_rows, :n_units] = third
+    data = pointer(np.empty(0, first.dtype))
+    planes = np.zeros((3, padded(data, n_rows), padded(data, n_units)), first.dtype)
+    # Element by element: to assign to a slice takes Numba seconds to compile.
+    for row in range(n_rows):
+        for unit in range(n_units):
+            planes[0, row, unit] = first[row, unit]
+            planes[1, row, unit] = second[row, unit]
+            planes[2, row, unit] = third[row, unit]
     return planes
 
 

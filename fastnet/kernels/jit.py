@@ -14,6 +14,8 @@ from typing import Any
 import llvmlite
 import numba
 
+from fastnet.kernels.compiler import PartCompiler
+
 #: Callees inherit what they do not state, so every option is stated. No fast-math flag: where two
 #: operations fuse, the source says fma. The GIL is released; indices are not checked or wrapped.
 OPTIONS: dict[str, Any] = {
@@ -24,6 +26,8 @@ OPTIONS: dict[str, Any] = {
     "boundscheck": False,
     "parallel": False,
 }
+
+_PART: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": PartCompiler}
 
 
 def source_digest() -> str:
@@ -75,7 +79,13 @@ def jit(function: Callable[..., Any]) -> Any:
 
 def jit_inline(function: Callable[..., Any]) -> Any:
     """Compile ``function`` into each of its callers: for helpers, which are never called from Python."""
-    return _compiled(function, cached=False, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return _compiled(function, cached=False, forceinline=True, **_PART)
+
+
+def jit_part(function: Callable[..., Any]) -> Any:
+    """Compile ``function`` once for all its callers in a kernel: for large helpers with several callers."""
+    # What is not stated, the caller's options decide.
+    return _compiled(function, cached=False, forceinline=False, **_PART)
 
 
 def _compiled(function: Callable[..., Any], cached: bool, **more: Any) -> Any:

@@ -9,22 +9,36 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from fastnet.contract import BIAS, BLOCK_ROWS, LAYOUT_COLUMNS, N_INPUTS, STRIDE, WEIGHTS
-from fastnet.kernels.jit import jit, jit_inline
+from fastnet.kernels.jit import jit, jit_inline, jit_part
 from fastnet.kernels.memory import (
+    at,
+    is_nowhere,
     keep,
     lanes_of,
+    least,
     load,
+    most,
+    moved,
     pointer,
+    release,
+    reserve,
     splat,
     store,
-    tile_broadcast,
-    tile_fma,
-    tile_store,
-    tile_zero,
 )
-from fastnet.kernels.simd import plus
+from fastnet.kernels.simd import Lanes, fma, plus, staged
+from fastnet.kernels.tiles import (
+    last_rows_product,
+    panel_product,
+    tile_rows,
+    tile_vectors,
+    transpose_square,
+    zeros,
+)
 
 __all__ = [
     "affine",
@@ -38,26 +52,13 @@ __all__ = [
     "weighted_row_sum",
 ]
 
-#: Rows and vectors of the register tile.
-TILE_ROWS = 4
-TILE_VECTORS = 2
-
-
-class Rows(NamedTuple):
-    """Rows in memory: element c of row r is at ``data[first + r * row + c]``."""
-
-    data: Any
-    first: int
-    row: int
-
-
-class Target(NamedTuple):
-    """Rows that results are stored to, or added to."""
-
-    data: Any
-    first: int
-    row: int
-    add: bool
+#: Terms for which a panel of b is packed at a time.
+TERMS_AT_ONCE = 1024
+#: Rows times terms up to which a product is small.
+FEW_TERMS = 32
+#: Panels are packed for products with so many rows, if b has rows some pages apart or so many elements.
+PACKED_FROM_ROWS = 32
+PACKED_FROM_SIZE = 1 << 17
 
 
 class View(NamedTuple):
@@ -69,36 +70,50 @@ class View(NamedTuple):
     column: int
 
 
-@jit_inline
-def view(data, first, row, column):
-    """A `View` of integers that are no literals, so that all views are of one type."""
-    return View(data, first, row, column)
+class Target(NamedTuple):
+    """Rows of whole vectors that results are stored to, or added to."""
+
+    data: Any
+    first: int
+    row: int
+    add: bool
 
 
-@jit_inline
-def rows(data, first, row):
-    """`Rows` of integers that are no literals."""
-    return Rows(data, first, row)
+@intrinsic
+def view(typing_context, data, first, row, column):
+    """A `View`, of integers that are no literals: all views are of one type."""
+    kind = types.NamedTuple([data, types.intp, types.intp, types.intp], View)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return kind(*kind.types), codegen
 
 
-@jit_inline
-def target(data, first, row, add):
+@intrinsic
+def target(typing_context, data, first, row, add):
     """A `Target`."""
-    return Target(data, first, row, add)
+    kind = types.NamedTuple([data, types.intp, types.intp, types.boolean], Target)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return kind(*kind.types), codegen
 
 
 @jit_inline
 def entry(layout, layer, column):
     """An entry of a layout, by its pointer."""
-    return layout[layer * LAYOUT_COLUMNS + column]
+    return at(layout, layer, LAYOUT_COLUMNS, column)
 
 
 @jit_inline
 def layout_size(layout):
     """The size of the buffers that a layout, an array, describes."""
-    last = layout.shape[0] - 1
-    end = layout[last, WEIGHTS] + layout[last, N_INPUTS] * layout[last, STRIDE]
-    return max(end, layout[last, BIAS] + layout[last, STRIDE])
+    table, last = pointer(layout), layout.shape[0] - 1
+    stride = entry(table, last, STRIDE)
+    end = entry(table, last, WEIGHTS) + entry(table, last, N_INPUTS) * stride
+    return most(end, entry(table, last, BIAS) + stride)
 
 
 @jit_inline
@@ -109,113 +124,282 @@ def padded(data, width):
 
 
 @jit_inline
-def _tile_product(c, a, b, bias, row, column, n_terms, n_rows, n_vectors):
-    """One tile of `product`; ``n_rows`` and ``n_vectors`` are literals."""
-    if bias.first >= 0:
-        tile = tile_broadcast(bias.data, bias.first + column, n_rows, n_vectors)
-    else:
-        tile = tile_zero(c.data, n_rows, n_vectors)
-    a_index = a.first + row * a.row
-    b_index = b.first + column
+def _pack(scratch, source, row, n_terms, width):
+    """Copy a panel of rows of whole vectors to where they lie one after another."""
+    lanes = lanes_of(source)
+    place = scratch
     for _ in range(n_terms):
-        tile = tile_fma(tile, a.data, a_index, a.row, b.data, b_index)
-        a_index += a.column
-        b_index += b.row
-    tile_store(tile, c.data, c.first + row * c.row + column, c.row, c.add)
+        for offset in range(0, width, lanes):
+            store(place, offset, load(source, offset))
+        place, source = moved(place, width), moved(source, row)
 
 
 @jit_inline
-def product(c, a, b, bias, n_rows, n_terms, n_columns):
+def _pack_columns(scratch, source, column, n_terms, n_columns, width):
+    """`_pack` for a panel whose columns are rows in memory, of whole vectors; ``n_columns`` are left."""
+    lanes = lanes_of(source)
+    for offset in range(0, width, lanes):
+        for first in range(0, n_terms, lanes):
+            place = moved(scratch, first * width + offset)
+            transpose_square(place, width, moved(source, offset * column + first), column, n_columns - offset)
+
+
+@staged
+def _term(factor: Lanes, right: Lanes, total: Lanes) -> Lanes:
+    return fma(factor, right, total)
+
+
+@jit_inline
+def product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
     """c = a @ b, or c += a @ b; every sum from the bias row, or from +0 where ``bias.first`` is negative.
 
-    c is a `Target`, a a `View`; b and the bias are `Rows` of whole vectors, as c is.
+    c is a `Target`; the others are `View`s. Either the rows of b are whole vectors, or its columns are
+    (``b.row`` is 1). To add to c takes at most `TERMS_AT_ONCE` terms. ``scratch`` has room for `scratch_size`.
     """
-    lanes = lanes_of(c.data)
-    column = 0
-    while column < n_columns:
-        wide = n_columns - column > lanes
-        row = 0
-        while row + TILE_ROWS <= n_rows:
-            if wide:
-                _tile_product(c, a, b, bias, row, column, n_terms, TILE_ROWS, TILE_VECTORS)
-            else:
-                _tile_product(c, a, b, bias, row, column, n_terms, TILE_ROWS, 1)
-            row += TILE_ROWS
-        while row < n_rows:
-            if wide:
-                _tile_product(c, a, b, bias, row, column, n_terms, 1, TILE_VECTORS)
-            else:
-                _tile_product(c, a, b, bias, row, column, n_terms, 1, 1)
-            row += 1
-        column += TILE_VECTORS * lanes if wide else lanes
+    # Calls and tiles cost more than the smallest products (the 3-4-1 network: 260 ns an epoch).
+    if n_rows * n_terms <= FEW_TERMS and n_columns <= lanes_of(c.data):
+        _small_product(c, a, b, bias, n_rows, n_terms, n_columns)
+    else:
+        _large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch)
 
 
 @jit_inline
-def row_sum(total, total_first, values, first, n_rows, stride, add):
-    """The sum of rows of whole vectors, in order; with ``add`` it is added to ``total``."""
-    for column in range(0, stride, lanes_of(values)):
-        accumulator = splat(values, 0.0)
-        index = first + column
-        for _ in range(n_rows):
-            accumulator = plus(accumulator, load(values, index))
-            index += stride
-        if add:
-            accumulator = plus(load(total, total_first + column), accumulator)
-        store(total, total_first + column, accumulator)
-
-
-@jit_inline
-def copy_transposed(target, target_first, target_row, source, source_first, source_row, n_rows, n_columns):
-    """Write the transpose of an (n_rows, n_columns) matrix, rows of both some steps apart."""
+def _small_product(c, a, b, bias, n_rows, n_terms, n_columns):
+    """`product` of a vector's width, where it is worth no preparation."""
     for row in range(n_rows):
-        for column in range(n_columns):
-            target[target_first + column * target_row + row] = source[source_first + row * source_row + column]
+        a_index, b_index = a.first + row * a.row, b.first
+        c_index = c.first + row * c.row
+        if b.row == 1:
+            store(c.data, c_index, splat(c.data, 0.0))
+            for column in range(n_columns):
+                total = c.data[c_index + column]
+                for term in range(n_terms):
+                    total = _term(a.data[a_index + term * a.column], b.data[b_index + term], total)
+                c.data[c_index + column] = total
+                b_index += b.column
+        else:
+            sums = load(bias.data, bias.first) if bias.first >= 0 else splat(c.data, 0.0)
+            for _ in range(n_terms):
+                sums = _term(splat(a.data, a.data[a_index]), load(b.data, b_index), sums)
+                a_index += a.column
+                b_index += b.row
+            store(c.data, c_index, plus(load(c.data, c_index), sums) if c.add else sums)
+
+
+@jit_part
+def _large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
+    """`product` by panels of b, in tiles."""
+    lanes = lanes_of(c.data)
+    padded_columns = padded(c.data, n_columns)
+    most_vectors = tile_vectors(c.data)
+    n_high = n_rows - n_rows % tile_rows(c.data)
+    has_columns = b.row == 1
+    # Rows whose distance is a power of two share the sets of a cache, and their panel does not stay in it.
+    is_packed = has_columns or (
+        n_rows >= PACKED_FROM_ROWS
+        and padded_columns > most_vectors * lanes
+        and (b.row % (32 * lanes) == 0 or n_terms * b.row > PACKED_FROM_SIZE)
+    )
+    sums = moved(scratch, padded(c.data, least(n_terms, TERMS_AT_ONCE)) * most_vectors * lanes)
+    a_data, a_column = moved(a.data, a.first), a.column
+    if most_vectors == 1 and a.row == 1 and n_terms <= BLOCK_ROWS and padded_columns > lanes:
+        # Every panel reads a's columns across all its rows; with an odd distance these have sets of their own.
+        # Panels of three vectors read them seldom enough: there the copy lost 3 %.
+        a_column = odd_stride(c.data, n_rows)
+        a_data = moved(sums, n_rows * most_vectors * lanes)
+        for term in range(n_terms):
+            copy_row(moved(a_data, term * a_column), moved(a.data, a.first + term * a.column), n_rows)
+    column = 0
+    while column < padded_columns:
+        left = (padded_columns - column) // lanes
+        # Two halves rather than a full tile and a vector.
+        vectors = (left + 1) // 2 if left == most_vectors + 1 else least(left, most_vectors)
+        width = vectors * lanes
+        begin = moved(bias.data, bias.first + column) if bias.first >= 0 else zeros(c.data)
+        begin_row = bias.row
+        result, result_row = (sums, width) if c.add else (moved(c.data, c.first + column), c.row)
+        term = 0
+        while True:
+            n = least(n_terms - term, TERMS_AT_ONCE)
+            panel, panel_row = moved(b.data, b.first + term * b.row + column * b.column), b.row
+            if is_packed:
+                if has_columns:
+                    _pack_columns(scratch, panel, b.column, n, n_columns - column, width)
+                else:
+                    _pack(scratch, panel, b.row, n, width)
+                panel, panel_row = scratch, width
+            factors = moved(a_data, term * a_column)
+            panel_product(
+                vectors,
+                result,
+                result_row,
+                n_high,
+                begin,
+                begin_row,
+                factors,
+                a.row,
+                a_column,
+                panel,
+                panel_row,
+                n,
+            )
+            if n_high < n_rows:
+                for offset in range(0, width, lanes):
+                    last_rows_product(
+                        moved(result, n_high * result_row + offset),
+                        result_row,
+                        n_rows - n_high,
+                        moved(begin, n_high * begin_row + offset),
+                        begin_row,
+                        moved(factors, n_high * a.row),
+                        a.row,
+                        a_column,
+                        moved(panel, offset),
+                        panel_row,
+                        n,
+                    )
+            term += n
+            if term >= n_terms:
+                break
+            begin, begin_row = result, result_row
+        if c.add:
+            _add_rows(moved(c.data, c.first + column), c.row, sums, n_rows, width)
+        column += width
 
 
 @jit_inline
-def part_of_vector(data, width):
-    """Elements of a vector that a row of this width needs: a power of two, or all."""
-    part = 1
-    while part < width:
-        part *= 2
-    return min(part, lanes_of(data))
+def _add_rows(target, row, source, n_rows, width):
+    """Add rows of whole vectors that lie one after another to rows that lie ``row`` apart."""
+    for _ in range(n_rows):
+        for offset in range(0, width, lanes_of(source)):
+            store(target, offset, plus(load(target, offset), load(source, offset)))
+        target, source = moved(target, row), moved(source, width)
 
 
-@jit
-def pad_columns(matrix):
-    """A copy of a matrix whose rows are padded with zeros to whole vectors."""
-    n_rows, n_columns = matrix.shape
-    copy = np.zeros((n_rows, padded(pointer(np.empty(0, matrix.dtype)), n_columns)), matrix.dtype)
-    copy[:, :n_columns] = matrix
+@jit_inline
+def scratch_size(data, n_terms, n_rows):
+    """Elements that `product` may need: a panel of b, sums that are to be added, and a copy of a."""
+    width = tile_vectors(data) * lanes_of(data)
+    panels = (padded(data, least(n_terms, TERMS_AT_ONCE)) + n_rows) * width
+    return panels + (least(n_terms, BLOCK_ROWS) * odd_stride(data, n_rows) if tile_vectors(data) == 1 else 0)
+
+
+@jit_inline
+def odd_stride(data, width):
+    """``width`` rounded up to an odd number of vectors: rows so far apart do not share a cache's sets."""
+    lanes = lanes_of(data)
+    return ((width + lanes - 1) // lanes | 1) * lanes
+
+
+@jit_inline
+def row_sum(total, total_first, values, first, n_rows, stride, width, add):
+    """The sums of the first ``width`` columns of rows of whole vectors; with ``add`` they are added to ``total``.
+
+    Rows are taken in order; four vectors of columns at a time, for an addition waits for the one before.
+    """
+    lanes = lanes_of(values)
+    column = 0
+    while column < width:
+        n = least(4, (width - column) // lanes)
+        a = b = c = d = splat(values, 0.0)
+        index = first + column
+        # Columns past the last one are summed again in its place.
+        second, third, fourth = least(1, n - 1) * lanes, least(2, n - 1) * lanes, (n - 1) * lanes
+        for _ in range(n_rows):
+            a = plus(a, load(values, index))
+            b = plus(b, load(values, index + second))
+            c = plus(c, load(values, index + third))
+            d = plus(d, load(values, index + fourth))
+            index += stride
+        place = total_first + column
+        if add:
+            # All are loaded before one is stored: some may be the same.
+            a, b = plus(load(total, place), a), plus(load(total, place + second), b)
+            c, d = plus(load(total, place + third), c), plus(load(total, place + fourth), d)
+        store(total, place, a)
+        store(total, place + second, b)
+        store(total, place + third, c)
+        store(total, place + fourth, d)
+        column += n * lanes
+
+
+@jit_inline
+def copy_row(target, source, n_columns):
+    """Copy a row, with a vector that overlaps the one before at the end; narrower ones element by element."""
+    lanes = lanes_of(source)
+    if n_columns < lanes:
+        for column in range(n_columns):
+            target[column] = source[column]
+        return
+    for column in range(0, n_columns - lanes, lanes):
+        store(target, column, load(source, column))
+    store(target, n_columns - lanes, load(source, n_columns - lanes))
+
+
+@jit_inline
+def _whole_vectors(matrix):
+    """The matrix, or where its rows are not whole vectors a copy of it, padded with zeros."""
+    values = np.ascontiguousarray(matrix)
+    data = pointer(values)
+    n_rows, n_columns = values.shape
+    stride = padded(data, n_columns)
+    if stride == n_columns:
+        return values
+    copy = np.empty((n_rows, stride), values.dtype)
+    to = pointer(copy)
+    for row in range(n_rows):
+        store(to, row * stride + stride - lanes_of(to), splat(to, 0.0))
+        copy_row(moved(to, row * stride), moved(data, row * n_columns), n_columns)
+    keep(values)
     return copy
 
 
+@jit_inline
+def _trimmed(result, n_columns):
+    """The matrix without its columns from ``n_columns`` on."""
+    n_rows, stride = result.shape
+    if stride == n_columns:
+        return result
+    copy = np.empty((n_rows, n_columns), result.dtype)
+    data, to = pointer(result), pointer(copy)
+    for row in range(n_rows):
+        copy_row(moved(to, row * n_columns), moved(data, row * stride), n_columns)
+    keep(result)
+    return copy
+
+
+@jit_inline
+def _multiply_arrays(result, add, a, a_row, a_column, b, b_row, b_column, bias, n_rows, n_terms, n_columns):
+    """`product` on arrays."""
+    data = pointer(b)
+    scratch = reserve(data, scratch_size(data, n_terms, n_rows))
+    if is_nowhere(scratch):
+        raise MemoryError
+    _large_product(
+        target(pointer(result), 0, result.shape[1], add),
+        view(pointer(a), 0, a_row, a_column),
+        view(data, 0, b_row, b_column),
+        view(pointer(bias), 0 if bias.size > 0 else -1, 0, 1),
+        n_rows,
+        n_terms,
+        n_columns,
+        scratch,
+    )
+    release(scratch)
+
+
 @jit
-def _product_of_arrays(a, b, bias, has_bias):
+def _product_of_arrays(a, b, bias):
     n_rows, n_terms = a.shape
     if b.shape[0] != n_terms:
         raise ValueError("the matrices' inner sizes differ")
-    n_columns = b.shape[1]
-    right = pad_columns(b)
-    start = np.zeros(right.shape[1], b.dtype)
-    if has_bias:
-        start[:n_columns] = bias
-    left = np.ascontiguousarray(a)
-    result = np.empty((n_rows, right.shape[1]), b.dtype)
+    left, right = np.ascontiguousarray(a), _whole_vectors(b)
     stride = right.shape[1]
-    product(
-        target(pointer(result), 0, stride, False),
-        view(pointer(left), 0, n_terms, 1),
-        rows(pointer(right), 0, stride),
-        rows(pointer(start), 0 if has_bias else -1, 0),
-        n_rows,
-        n_terms,
-        stride,
-    )
+    result = np.empty((n_rows, stride), b.dtype)
+    _multiply_arrays(result, False, left, n_terms, 1, right, stride, 1, bias, n_rows, n_terms, stride)
     keep(left)
     keep(right)
-    keep(start)
-    return np.ascontiguousarray(result[:, :n_columns])
+    return _trimmed(result, b.shape[1])
 
 
 @jit
@@ -244,35 +428,53 @@ def matmul(a, b):
     array([[29., 11.],
            [11.,  5.]])
     """
-    return _product_of_arrays(a, b, np.empty(0, b.dtype), False)
+    return _product_of_arrays(a, b, np.empty(0, b.dtype))
 
 
 @jit
 def affine(x, weights, bias):
     """x @ weights + bias, every sum from the bias (or +0 where ``bias`` is None) over the inputs in order."""
     if bias is None:
-        return _product_of_arrays(x, weights, np.empty(0, x.dtype), False)
-    if bias.size != weights.shape[1]:
+        return matmul(x, weights)
+    n_columns = weights.shape[1]
+    if bias.size != n_columns:
         raise ValueError("bias must have one element for each column of weights")
-    return _product_of_arrays(x, weights, bias, True)
+    start = _whole_vectors(np.ascontiguousarray(bias).reshape(1, n_columns)).reshape(-1)
+    return _product_of_arrays(x, weights, start)
 
 
 @jit
 def back_projection(delta, weights):
     """delta @ weights.T, every sum from +0 over the outputs in order."""
-    return matmul(delta, transpose(weights))
+    n_rows, n_terms = delta.shape
+    if weights.shape[1] != n_terms:
+        raise ValueError("the matrices' inner sizes differ")
+    left, right, n_columns = np.ascontiguousarray(delta), _whole_vectors(weights), weights.shape[0]
+    result = np.empty((n_rows, padded(pointer(left), n_columns)), delta.dtype)
+    nothing = np.empty(0, delta.dtype)
+    _multiply_arrays(result, False, left, n_terms, 1, right, 1, right.shape[1], nothing, n_rows, n_terms, n_columns)
+    keep(left)
+    keep(right)
+    return _trimmed(result, n_columns)
 
 
 @jit
 def weight_gradient(x, delta):
     """x.T @ delta over the rows in order: a sum from +0 for each block of 256, then the blocks in order."""
-    n_rows = x.shape[0]
-    if delta.shape[0] != n_rows:
+    n_samples, n_inputs = x.shape
+    if delta.shape[0] != n_samples:
         raise ValueError("x and delta must have the same number of rows")
-    total = matmul(transpose(x[:BLOCK_ROWS]), delta[:BLOCK_ROWS])
-    for low in range(BLOCK_ROWS, n_rows, BLOCK_ROWS):
-        total += matmul(transpose(x[low : low + BLOCK_ROWS]), delta[low : low + BLOCK_ROWS])
-    return total
+    left, right = np.ascontiguousarray(x), _whole_vectors(delta)
+    stride = right.shape[1]
+    result = np.zeros((n_inputs, stride), delta.dtype)
+    nothing = np.empty(0, delta.dtype)
+    for low in range(0, n_samples, BLOCK_ROWS):
+        n_terms = least(BLOCK_ROWS, n_samples - low)
+        inputs, errors = left[low : low + n_terms], right[low : low + n_terms]
+        _multiply_arrays(result, low > 0, inputs, 1, n_inputs, errors, stride, 1, nothing, n_inputs, n_terms, stride)
+    keep(left)
+    keep(right)
+    return _trimmed(result, delta.shape[1])
 
 
 @jit

@@ -1,4 +1,4 @@
-"""Memory in jitted code: pointers, vectors in and out of it, and the register tile of the micro-kernels."""
+"""Memory in jitted code: pointers, and vectors in and out of it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,10 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core.errors import TypingError
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic
 
 from fastnet.contract import VECTOR_BYTES
-from fastnet.kernels.simd import INT32, INTP, Lanes, Vector, broadcast, fma, switch
-
-
-class Tile(types.Type):
-    """Numba type of ``rows`` x ``vectors`` vectors that live in registers: the sums of a micro-kernel."""
-
-    def __init__(self, vector: Vector, rows: int, vectors: int) -> None:
-        self.vector = vector
-        self.rows = rows
-        self.vectors = vectors
-        super().__init__(name=f"Tile({vector}, {rows}, {vectors})")
-
-
-@register_model(Tile)
-class _TileModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, tile: Tile) -> None:
-        vector = manager.lookup(tile.vector).get_value_type()
-        super().__init__(manager, tile, ir.ArrayType(vector, tile.rows * tile.vectors))
+from fastnet.kernels.simd import INT32, INTP, Lanes, Vector, broadcast, switch
 
 
 @intrinsic
@@ -78,6 +61,105 @@ def aligned(typing_context, pointer):
 
 
 @intrinsic
+def moved(typing_context, pointer, count):
+    """A pointer, ``count`` elements on."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return builder.gep(values[0], [values[1]])
+
+    return pointer(pointer, types.intp), codegen
+
+
+@intrinsic
+def nowhere(typing_context, pointer):
+    """The null pointer of the pointer's type."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return ir.Constant(values[0].type, None)
+
+    return pointer(pointer), codegen
+
+
+@intrinsic
+def reserve(typing_context, pointer, count):
+    """Memory for ``count`` elements of the pointer's dtype, to be given back by `release`.
+
+    It holds anything, and begins anywhere. Arrays made by NumPy's functions cost half a second of
+    compilation, and clear what is overwritten anyway.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        size = builder.mul(values[1], ir.Constant(INTP, pointer.dtype.bitwidth // 8))
+        return builder.bitcast(context.nrt.allocate(builder, size), values[0].type)
+
+    return pointer(pointer, types.intp), codegen
+
+
+@intrinsic
+def release(typing_context, pointer):
+    """Give back what `reserve` returned."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        context.nrt.free(builder, builder.bitcast(values[0], ir.IntType(8).as_pointer()))
+        return context.get_dummy_value()
+
+    return types.none(pointer), codegen
+
+
+@intrinsic
+def is_nowhere(typing_context, pointer):
+    """Whether this is the null pointer."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return builder.icmp_unsigned("==", builder.ptrtoint(values[0], INTP), ir.Constant(INTP, 0))
+
+    return types.boolean(pointer), codegen
+
+
+@intrinsic
+def integers(typing_context, pointer):
+    """The same address, to read and write int64 at."""
+    target = types.CPointer(types.int64)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return builder.bitcast(values[0], context.get_value_type(target))
+
+    return target(pointer), codegen
+
+
+@intrinsic
+def at(typing_context, table, row, columns, column):
+    """The entry of a table of int64 with so many columns."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        start, row_number, n_columns, position = values
+        index = builder.add(builder.mul(row_number, n_columns), position)
+        return builder.load(builder.gep(start, [index]))
+
+    return types.intp(table, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def least(typing_context, a, b):
+    """The smaller of two integers; Numba compiles ``min`` anew for each pair of types."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return builder.select(builder.icmp_signed("<", *values), *values)
+
+    return types.intp(types.intp, types.intp), codegen
+
+
+@intrinsic
+def most(typing_context, a, b):
+    """The larger of two integers."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return builder.select(builder.icmp_signed(">", *values), *values)
+
+    return types.intp(types.intp, types.intp), codegen
+
+
+@intrinsic
 def lanes_of(typing_context, pointer):
     """Lanes in a vector of the pointer's dtype."""
     lanes = Vector(pointer.dtype).lanes
@@ -88,12 +170,13 @@ def lanes_of(typing_context, pointer):
     return types.intp(pointer), codegen
 
 
-def _load(builder: ir.IRBuilder, pointer: ir.Value, vector: ir.VectorType) -> ir.Value:
+def load_vector(builder: ir.IRBuilder, pointer: ir.Value, vector: ir.VectorType) -> ir.Value:
     """Load with the alignment of an element, since rows of a user's array lie anywhere."""
     return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=VECTOR_BYTES // vector.count)
 
 
-def _store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value) -> None:
+def store_vector(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value) -> None:
+    """Store with the alignment of an element."""
     target = builder.bitcast(pointer, value.type.as_pointer())
     builder.store(value, target, align=VECTOR_BYTES // value.type.count)
 
@@ -105,7 +188,7 @@ def load(typing_context, pointer, index):
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         pointer = builder.gep(values[0], [values[1]])
-        return _load(builder, pointer, context.get_value_type(vector))
+        return load_vector(builder, pointer, context.get_value_type(vector))
 
     return vector(pointer, types.intp), codegen
 
@@ -116,7 +199,7 @@ def store(typing_context, pointer, index, value):
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         pointer = builder.gep(values[0], [values[1]])
-        _store(builder, values[2], pointer)
+        store_vector(builder, values[2], pointer)
         return context.get_dummy_value()
 
     return types.none(pointer, types.intp, value), codegen
@@ -165,7 +248,7 @@ def split_rows(typing_context, pointer, index, step, part, value):
             row_start = builder.gep(data, [first])
             for row in range(lanes // size):
                 lane_of = [row * size + lane if lane < size else lanes for lane in range(lanes)]
-                _store(builder, builder.shuffle_vector(joined, zeros, _mask(lane_of)), row_start)
+                store_vector(builder, builder.shuffle_vector(joined, zeros, _mask(lane_of)), row_start)
                 row_start = builder.gep(row_start, [row_step])
 
         done = builder.append_basic_block("split.done")
@@ -233,86 +316,3 @@ def all_zero(typing_context, vector):
         return builder.icmp_unsigned("==", builder.bitcast(mask, word), ir.Constant(word, 0))
 
     return types.boolean(vector), codegen
-
-
-def _tile_of(pointer: types.CPointer, rows: Any, vectors: Any) -> Tile:
-    return Tile(Vector(pointer.dtype), rows.literal_value, vectors.literal_value)
-
-
-@intrinsic(prefer_literal=True)
-def tile_zero(typing_context, pointer, rows, vectors):
-    """A tile of +0; ``rows`` and ``vectors`` are literals."""
-    tile = _tile_of(pointer, rows, vectors)
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        return ir.Constant(context.get_value_type(tile), None)
-
-    return tile(pointer, rows, vectors), codegen
-
-
-@intrinsic(prefer_literal=True)
-def tile_broadcast(typing_context, pointer, index, rows, vectors):
-    """A tile whose rows are all the vectors that begin at ``index``."""
-    tile = _tile_of(pointer, rows, vectors)
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        vector = context.get_value_type(tile.vector)
-        start = builder.gep(values[0], [values[1]])
-        result = ir.Constant(context.get_value_type(tile), ir.Undefined)
-        for column in range(tile.vectors):
-            offset = ir.Constant(INTP, column * tile.vector.lanes)
-            row_vector = _load(builder, builder.gep(start, [offset]), vector)
-            for row in range(tile.rows):
-                result = builder.insert_value(result, row_vector, row * tile.vectors + column)
-        return result
-
-    return tile(pointer, types.intp, rows, vectors), codegen
-
-
-@intrinsic
-def tile_fma(typing_context, tile, a, a_index, a_row, b, b_index):
-    """Add to each row r of a tile the product of a[a_index + r a_row] and the vectors at b[b_index]."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        result, a_value, a_first, row_step, b_value, b_first = values
-        vector = context.get_value_type(tile.vector)
-        b_start = builder.gep(b_value, [b_first])
-        columns = [
-            _load(builder, builder.gep(b_start, [ir.Constant(INTP, column * tile.vector.lanes)]), vector)
-            for column in range(tile.vectors)
-        ]
-        a_pointer = builder.gep(a_value, [a_first])
-        for row in range(tile.rows):
-            factor = Lanes(builder, broadcast(builder, builder.load(a_pointer), tile.vector.lanes))
-            for column, right in enumerate(columns):
-                position = row * tile.vectors + column
-                total = Lanes(builder, builder.extract_value(result, position))
-                joined = fma(factor, Lanes(builder, right), total)
-                result = builder.insert_value(result, joined.value, position)
-            a_pointer = builder.gep(a_pointer, [row_step])
-        return result
-
-    return tile(tile, a, types.intp, types.intp, b, types.intp), codegen
-
-
-@intrinsic
-def tile_store(typing_context, tile, pointer, index, row_step, add):
-    """Store a tile's rows ``row_step`` apart, or add them to what is there."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        value, array_value, first, step, is_added = values
-        vector = context.get_value_type(tile.vector)
-        pointer = builder.gep(array_value, [first])
-        for row in range(tile.rows):
-            for column in range(tile.vectors):
-                target = builder.gep(pointer, [ir.Constant(INTP, column * tile.vector.lanes)])
-                total = builder.extract_value(value, row * tile.vectors + column)
-                with builder.if_else(is_added) as (yes, no):
-                    with yes:
-                        _store(builder, builder.fadd(_load(builder, target, vector), total), target)
-                    with no:
-                        _store(builder, total, target)
-            pointer = builder.gep(pointer, [step])
-        return context.get_dummy_value()
-
-    return types.none(tile, pointer, types.intp, types.intp, types.boolean), codegen
