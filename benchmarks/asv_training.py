@@ -8,7 +8,7 @@ from fastnet.bench import timing
 from fastnet.bench.peak import FlopsMeter
 from fastnet.bench.peers import PEERS
 from fastnet.bench.workloads import DTYPES, Prepared, Workload, get_workloads
-from fastnet.testing.machine import usable_cores
+from fastnet.threads import usable_cores
 
 CASES = [
     "notebook",

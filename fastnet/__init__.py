@@ -14,6 +14,7 @@ from fastnet.losses import Huber, Quantile
 from fastnet.network import Network
 from fastnet.optimizers import SGD, Adam, AdamW, RMSprop, Rprop
 from fastnet.schedules import CosineDecay, InverseScaling, StepDecay
+from fastnet.threads import get_threads, set_threads
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,8 @@ __all__ = [
     "Report",
     "Rprop",
     "StepDecay",
+    "get_threads",
+    "set_threads",
 ]
 
 _SUBPACKAGES = ("kernels", "reference")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from fastnet import threads
 from fastnet.validation import check_choice
 
 BACKENDS = ("numba", "exact", "numpy")
@@ -22,11 +23,19 @@ class Backend:
         Called with the arguments of those functions but for ``arithmetic``.
     is_compiled : bool
         Whether `train` is one step to Python: signal handlers run before or after it, not within.
+    trainer : callable, optional
+        Called with the most threads that a fit may use; returns the function that trains in place of `train`, and
+        may keep memory from call to call.
+    forward_together : callable, optional
+        Called as ``forward_together(layout, parameters, x, out, rows_at_once, n_threads)``: `forward`, on pieces of
+        so many rows.
     """
 
     forward: Callable[..., Any]
     train: Callable[..., int]
     is_compiled: bool
+    trainer: Callable[[int], Callable[..., int]] | None = None
+    forward_together: Callable[..., None] | None = None
 
 
 def load_backend(backend: Any) -> Backend:
@@ -42,8 +51,9 @@ def load_backend(backend: Any) -> Backend:
     name = check_choice("backend", backend, BACKENDS, "a fastnet.backends.Backend")
     if name == "numba":
         from fastnet.kernels import network as kernels
+        from fastnet.kernels.threads import Trainer, forward_together
 
-        return Backend(kernels.forward, kernels.train, is_compiled=True)
+        return Backend(kernels.forward, kernels.train, True, partial(Trainer, cores=threads.cores), forward_together)
     from fastnet.reference import blas, exact
     from fastnet.reference import network as reference
 

@@ -24,6 +24,7 @@ from fastnet.losses import Huber, Quantile, get_loss
 from fastnet.network import Network
 from fastnet.optimizers import Optimizer, get_optimizer
 from fastnet.samples import check_inputs, check_samples
+from fastnet.threads import check_threads, cores, most_threads
 from fastnet.validation import (
     RandomSource,
     check_boolean,
@@ -39,8 +40,13 @@ REDUCTIONS = ("sum", "mean")
 _CALL_SECONDS = 0.04
 #: Operations a second that compiled code reaches on any CPU.
 _LEAST_SPEED = 1e8
+#: What it reached in the last call, by layout, dtype and batch, and how many of these are remembered.
+_speeds: dict[Any, float] = {}
+_MOST_SPEEDS = 256
 #: Multiplications of a call that predicts, where an activation counts as 64: some 10 ms.
 _PREDICTED_AT_ONCE = 1 << 26
+#: Multiplications of a prediction that each thread is worth: some 0.3 ms.
+_PREDICTED_BY_THREAD = 1 << 23
 #: Row indices of shuffled epochs that are drawn at a time.
 _INDICES_AT_ONCE = 1 << 20
 #: Epochs for which there is room at first, and whose learning rates are computed at a time.
@@ -109,8 +115,7 @@ def fit(
         batch_size = check_integer("batch_size", batch_size, 1)
     if report_every is not None:
         report_every = check_integer("report_every", report_every, 1)
-    if threads is not None:
-        check_integer("threads", threads, 1)
+    n_threads = most_threads(check_threads(threads))
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable; got {callback!r} of type {type(callback).__name__}")
     if progress:
@@ -122,7 +127,8 @@ def fit(
     objective = Objective(loss_code, parameter, reduction == "mean", l2, batch_size)
     _check_parameters(network)
     state = TrainingState.for_fit(network, optimizer, seed, shuffle)
-    run = _Run(network, samples, objective, state, functions, epochs, report_every, shuffle)
+    train = functions.train if functions.trainer is None else functions.trainer(n_threads)
+    run = _Run(network, samples, objective, state, functions, train, epochs, report_every, shuffle)
     # Compilation, which Ctrl-C ends as it ends anything, is over before signals are held back.
     run.train(0)
     network._training = state
@@ -143,20 +149,25 @@ class _Run:
         objective: Objective,
         state: TrainingState,
         functions: Backend,
+        train: Callable[..., int],
         epochs: int,
         report_every: int | None,
         shuffle: bool,
     ) -> None:
         self.network, self.samples, self.objective, self.state = network, samples, objective, state
-        self.functions, self.epochs, self.report_every, self.shuffle = functions, epochs, report_every, shuffle
+        self.functions, self._train = functions, train
+        self.epochs, self.report_every, self.shuffle = epochs, report_every, shuffle
         n_samples, batch_size = len(samples.x), objective.batch_size
         self.n_batches = -(-n_samples // batch_size)
         self.blocks_per_epoch = n_samples // batch_size * _n_blocks(batch_size) + _n_blocks(n_samples % batch_size)
-        # The first call is sized by a low guess of the speed; the next ones go by its time.
+        # The first call is sized by the speed of the last fit like this, or by a low guess; the next ones by its time.
         self.blocks_per_call = 1
+        self.work_per_block = 6 * network.n_parameters * min(batch_size, contract.BLOCK_ROWS)
         if functions.is_compiled:
-            per_block = 6 * network.n_parameters * min(batch_size, contract.BLOCK_ROWS)
-            self.blocks_per_call = max(1, int(_CALL_SECONDS * _LEAST_SPEED / per_block))
+            self.key = (network.layout.tobytes(), network.dtype, batch_size)
+            speed = _speeds.get(self.key, _LEAST_SPEED)
+            self.blocks_per_call = max(1, int(_CALL_SECONDS * speed / self.work_per_block))
+        self.natural_order = np.arange(n_samples if shuffle else 0)
         self.epochs_before = state.n_epochs
         self.buffer_at_report, self.parameters_epoch = network.parameter_buffer.copy(), 0
         #: Losses and mean absolute errors of the epochs, with room for more of them.
@@ -216,9 +227,7 @@ class _Run:
     def train(self, n_blocks: int) -> int:
         """Call the backend's `train` for at most ``n_blocks`` blocks."""
         layout, parameters = self.network.layout, self.network.parameter_buffer
-        return self.functions.train(
-            layout, parameters, self.samples, self.objective, self.update, self.progress, n_blocks
-        )
+        return self._train(layout, parameters, self.samples, self.objective, self.update, self.progress, n_blocks)
 
     def _next_stop(self, every_epoch: bool) -> int:
         """The epoch up to which to train; before one that is reported there is a stop, to keep its parameters."""
@@ -254,7 +263,10 @@ class _Run:
                 status = self.train(n_blocks)
                 n_left -= n_blocks
                 now = time.perf_counter()
-                fitting = n_blocks * _CALL_SECONDS / max(now - start, 1e-9)
+                taken = max(now - start, 1e-9)
+                fitting = n_blocks * _CALL_SECONDS / taken
+                if self.functions.is_compiled and (status == contract.PAUSED or n_left == 0):
+                    _note_speed(self.key, n_blocks * self.work_per_block / taken)
                 self.blocks_per_call, start = max(1, int(min(4 * self.blocks_per_call, fitting))), now
         finally:
             if status == contract.PAUSED and before is not None:
@@ -269,10 +281,13 @@ class _Run:
 
     def _draw_orders(self, source: RandomSource, stop: int) -> None:
         """Draw the orders of the epochs up to ``stop``."""
-        order = np.empty((stop - self.epoch, len(self.samples.x)), np.int64)
-        for row in order:
-            row[:] = source.permutation(len(row))
-        self.samples = self.samples._replace(order=order)
+        n_epochs, n_samples = stop - self.epoch, len(self.samples.x)
+        if len(self.samples.order) != n_epochs:
+            self.samples = self.samples._replace(order=np.empty((n_epochs, n_samples), np.int64))
+        for row in self.samples.order:
+            # What `permutation` draws, in memory that is there.
+            row[:] = self.natural_order
+            source.shuffle(row)
         self.progress.cursor[contract.FIRST_ORDERED_EPOCH] = self.progress.cursor[contract.EPOCH]
 
     def _rewind(self, source: RandomSource, random_state: Any, n_epochs: int) -> None:
@@ -308,6 +323,12 @@ class _Run:
             if not np.isfinite(_outputs(self.network, n_layers, x, self.functions)).all():
                 return n_layers, False
         return self.network.n_layers, False
+
+
+def _note_speed(key: Any, speed: float) -> None:
+    if len(_speeds) >= _MOST_SPEEDS and key not in _speeds:
+        _speeds.clear()
+    _speeds[key] = speed
 
 
 def _n_blocks(batch_size: int) -> int:
@@ -369,6 +390,15 @@ def _outputs(network: Network, n_layers: int, x: NDArray[np.floating], functions
     out = np.empty((len(x), layout[-1, contract.N_OUTPUTS]), network.dtype)
     cost = network.n_parameters + 64 * sum(network.layer_sizes[1:])
     n_rows = max(contract.BLOCK_ROWS, _PREDICTED_AT_ONCE // cost)
+    # Threads take blocks of a multiple of the kernels' own, some for each of them.
+    n_threads = min(most_threads(None), len(x) * cost // _PREDICTED_BY_THREAD)
+    if functions.forward_together is not None and n_threads > 1:
+        with cores(n_threads) as n_threads:
+            blocks = max(1, min(n_rows, len(x) // (4 * n_threads)) // contract.BLOCK_ROWS)
+            functions.forward_together(
+                layout, network.parameter_buffer, x, out, blocks * contract.BLOCK_ROWS, n_threads
+            )
+        return out
     for low in range(0, len(x), n_rows):
         rows = slice(low, low + n_rows)
         functions.forward(layout, network.parameter_buffer, x[rows], out[rows])

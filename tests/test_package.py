@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: The parts of the package that each part may import; parts not named in a row are above it.
 BASE = {"contract", "coefficients", "validation", "layout", "initialization"}
 SETTINGS = {"losses", "optimizers", "schedules"}
-ENGINE = BASE | SETTINGS | {"backends", "history", "interruption", "network", "samples", "training"}
+ENGINE = BASE | SETTINGS | {"backends", "history", "interruption", "network", "samples", "threads", "training"}
 EVERYTHING = ENGINE | {"persistence", "ensemble", "estimators", "reference", "kernels", "__init__"}
 MAY_IMPORT = {
     "contract": set(),
@@ -39,9 +39,10 @@ MAY_IMPORT = {
     "network": BASE | SETTINGS | {"persistence"},
     "samples": BASE | SETTINGS | {"network"},
     "history": set(),
-    "backends": BASE,
+    "threads": {"validation"},
+    "backends": BASE | {"threads"},
     "interruption": set(),
-    "training": BASE | SETTINGS | {"backends", "history", "interruption", "network", "samples"},
+    "training": BASE | SETTINGS | {"backends", "history", "interruption", "network", "samples", "threads"},
     "ensemble": ENGINE,
     "estimators": ENGINE,
     "testing": EVERYTHING | {"testing"},

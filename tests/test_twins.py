@@ -46,7 +46,7 @@ PAIRS: dict[str, tuple[ModuleType, list[ModuleType]]] = {
 }
 
 #: Modules of the kernels that hold no functions on arrays: what the others are built of.
-BUILDING_BLOCKS = {"formulas", "jit", "memory", "simd"}
+BUILDING_BLOCKS = {"compiler", "formulas", "jit", "memory", "simd", "team", "threads", "tiles"}
 
 #: Public functions and classes that have no twin, and why.
 HELPERS = {
@@ -67,28 +67,36 @@ HELPERS = {
     },
     "fastnet.kernels.linear": {
         "View": "on pointers: a matrix",
-        "Rows": "on pointers: a matrix whose rows are whole vectors",
         "Target": "on pointers: a matrix to write to",
         "view": "makes a View",
-        "rows": "makes Rows",
         "target": "makes a Target",
         "entry": "on pointers: reads a layout",
         "layout_size": "bounds the buffers that functions on arrays take",
         "padded": "rounds a width up to whole vectors",
-        "part_of_vector": "says how many rows share a vector",
-        "pad_columns": "copies a matrix to where rows are whole vectors",
         "product": "on pointers: the matrix product of the training loop",
+        "scratch_size": "says what memory a product needs",
+        "copy_row": "on pointers: copies a row by vectors",
+        "odd_stride": "says how far apart rows lie best",
         "row_sum": "on pointers: the gradient of biases in the training loop",
-        "copy_transposed": "on pointers: weights for the back-projection of the training loop",
     },
     "fastnet.kernels.losses": {
         "case_of": "tells the formulas which loss and output activation belong together",
+        "Output": "on pointers: the planes of an output layer",
+        "SampleRows": "on pointers: samples in an order",
         "output_rows": "on pointers: losses and deltas, for the training loop",
+        "sum_rows": "on pointers: the sums of the losses, for the training loop",
     },
     "fastnet.kernels.optimizers": {
         "State": "on pointers: an optimizer",
         "state_of": "makes a State",
-        "step_layers": "on pointers: the step of the training loop",
+        "scale_of": "the factor of a batch's gradient",
+        "rate_of": "the rate of a step",
+        "count_step": "on pointers: the state that is not a parameter's",
+        "step_span": "on pointers: the step of the training loop",
+    },
+    "fastnet.kernels.network": {
+        "train_member": "train, as one of several threads",
+        "workspace_size": "says what memory train_member needs",
     },
 }
 

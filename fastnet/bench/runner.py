@@ -19,7 +19,8 @@ from fastnet.bench.results import OWN, Cell, Measurement, Results
 from fastnet.bench.scaling import scaling_workloads
 from fastnet.bench.startup import startup_workloads
 from fastnet.bench.workloads import DTYPES, Operation, Prepared, Workload, case_names, get_workloads
-from fastnet.testing.machine import describe_machine, usable_cores
+from fastnet.testing.machine import describe_machine
+from fastnet.threads import usable_cores
 from fastnet.validation import check_choice
 
 #: Rounds of a full and of a quick run.

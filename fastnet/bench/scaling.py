@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from fastnet.bench.workloads import DTYPES, Training, Workload
 from fastnet.testing.cases import BENCHMARKS, Case
-from fastnet.testing.machine import usable_cores
+from fastnet.threads import usable_cores
 
 #: What changes, and the values it takes; a quick run takes the first, a middle one and the last but one.
 AXES: dict[str, tuple[int, ...]] = {

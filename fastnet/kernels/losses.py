@@ -1,16 +1,21 @@
 """Losses over blocks of rows: the loops around `fastnet.kernels.formulas.losses`.
 
-Lanes run across the output units; every unit has one accumulator over the rows, in order.
+Lanes run across the output units; every unit has one accumulator over the rows, in order. The rows' losses are
+computed apart from their sum, so that threads can share the rows.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from fastnet import contract
 from fastnet.contract import CROSS_ENTROPY, MATCHED, SOFTMAX
 from fastnet.kernels.activations import backward, join_padded, log_softmax, softmax_backward_row
 from fastnet.kernels.formulas import activations, arithmetic, losses
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.memory import keep_first, lanes_of, load, pointer, splat, store
+from fastnet.kernels.memory import keep_first, lanes_of, least, load, pointer, splat, store
 from fastnet.kernels.simd import Lanes, absolute, fma, plus, staged
 
 __all__ = ["delta", "loss"]
@@ -47,46 +52,90 @@ def case_of(loss, activation):
     return loss
 
 
-@jit_inline
-def output_rows(
-    loss, activation, parameter, buffer, z, a, delta, y, rows, first_row, weight, n_rows, n_units, stride, sums
-):
-    """Write the flushed, weighted derivatives by z to ``delta``; leave the sums over the rows in ``sums``.
+class Output(NamedTuple):
+    """The planes of the output layer, as positions in ``buffer``: element (r, c) lies ``r * stride + c`` further."""
 
-    ``z``, ``a`` and ``delta`` are positions in ``buffer``. Row r belongs to sample
-    s = ``rows[first_row + r]``: its targets are the s-th row of y, its weight is ``weight[s]``.
-    ``sums`` receives, for each unit, the weighted sum of the losses and, ``stride`` further, the sum
-    of the absolute errors.
+    buffer: Any
+    #: Inputs of the activation (for softmax their logarithm), its outputs, and the derivatives by its inputs.
+    z: int
+    a: int
+    delta: int
+    #: The losses without weights, and the absolute errors.
+    losses: int
+    distances: int
+    activation: int
+    n_units: int
+    stride: int
+
+
+class SampleRows(NamedTuple):
+    """Rows of samples in an order: row r is sample ``order[r]``."""
+
+    x: Any
+    y: Any
+    weight: Any
+    order: Any
+    n_samples: int
+    n_inputs: int
+    is_ordered: bool
+
+
+@jit_inline
+def output_rows(objective, output, samples, first_row, low, high):
+    """Losses, absolute errors and flushed, weighted derivatives by z of the rows from ``low`` to ``high``.
+
+    Row r of the planes is row ``first_row + r`` of the samples.
     """
-    case = case_of(loss, activation)
+    buffer, stride, n_units, activation = output.buffer, output.stride, output.n_units, output.activation
+    case = case_of(objective.loss, activation)
     derivative = contract.IDENTITY if case >= MATCHED or activation == SOFTMAX else activation
     lanes = lanes_of(buffer)
-    parameters = splat(buffer, parameter)
-    for unit in range(0, stride, lanes):
-        total_loss, total_distance = splat(buffer, 0.0), splat(buffer, 0.0)
-        for row in range(n_rows):
+    parameters = splat(buffer, objective.parameter)
+    for row in range(low, high):
+        sample = samples.order[first_row + row]
+        factor = splat(buffer, samples.weight[sample])
+        for unit in range(0, stride, lanes):
             offset = row * stride + unit
-            sample = rows[first_row + row]
-            inputs, outputs = load(buffer, z + offset), load(buffer, a + offset)
-            targets, factor = load(y, sample * stride + unit), splat(buffer, weight[sample])
-            total_loss = _weighted(_loss(case, parameters, inputs, outputs, targets), factor, total_loss)
-            total_distance = plus(total_distance, _distance(outputs, targets))
+            inputs, outputs = load(buffer, output.z + offset), load(buffer, output.a + offset)
+            targets = load(samples.y, sample * stride + unit)
+            store(buffer, output.losses + offset, _loss(case, parameters, inputs, outputs, targets))
+            store(buffer, output.distances + offset, _distance(outputs, targets))
             error = _error(case, parameters, outputs, targets)
             if activation == SOFTMAX and case < MATCHED:
-                store(buffer, delta + offset, error)
+                store(buffer, output.delta + offset, error)
             else:
                 result = _weighted_delta(_backward(derivative, error, inputs, outputs), factor)
-                store(buffer, delta + offset, keep_first(result, n_units - unit))
-        store(sums, unit, total_loss)
-        store(sums, stride + unit, total_distance)
-    if activation == SOFTMAX and case < MATCHED:
-        for row in range(n_rows):
-            softmax_backward_row(buffer, delta + row * stride, a + row * stride, n_units)
-            factor = splat(buffer, weight[rows[first_row + row]])
+                store(buffer, output.delta + offset, keep_first(result, n_units - unit))
+        if activation == SOFTMAX and case < MATCHED:
+            first = output.delta + row * stride
+            softmax_backward_row(buffer, first, output.a + row * stride, n_units)
             for unit in range(0, stride, lanes):
-                offset = delta + row * stride + unit
-                result = _weighted_delta(load(buffer, offset), factor)
-                store(buffer, offset, keep_first(result, n_units - unit))
+                result = _weighted_delta(load(buffer, first + unit), factor)
+                store(buffer, first + unit, keep_first(result, n_units - unit))
+
+
+@jit_inline
+def sum_rows(output, samples, first_row, n_rows, sums):
+    """The sums of the weighted losses and of the absolute errors, rows in order, then units in order in float64.
+
+    ``sums`` has room for two vectors.
+    """
+    buffer, stride, lanes = output.buffer, output.stride, lanes_of(output.buffer)
+    loss, error = 0.0, 0.0
+    for unit in range(0, output.n_units, lanes):
+        total_loss, total_distance = splat(buffer, 0.0), splat(buffer, 0.0)
+        offset = unit
+        for row in range(first_row, first_row + n_rows):
+            factor = splat(buffer, samples.weight[samples.order[row]])
+            total_loss = _weighted(load(buffer, output.losses + offset), factor, total_loss)
+            total_distance = plus(total_distance, load(buffer, output.distances + offset))
+            offset += stride
+        store(sums, 0, total_loss)
+        store(sums, lanes, total_distance)
+        for lane in range(least(lanes, output.n_units - unit)):
+            loss += np.float64(sums[lane])
+            error += np.float64(sums[lanes + lane])
+    return loss, error
 
 
 @jit

@@ -1,12 +1,15 @@
 """Forward pass, backpropagation and the training loop.
 
-A batch is worked through in blocks of at most 256 rows: forward, backward, and the block's gradient
-added to the batch's. The planes of a block (inputs of the activations, their outputs, deltas) lie
-in one workspace of constant size. Lanes run across the units of a layer.
+A batch is worked through in blocks of at most 256 rows, and a block in two regions that threads can share. In the
+first, rows go forward and their deltas backward; in the second, rows of the weights receive their gradient over all
+the block's rows, and with the last block of a batch their step. Nothing is summed across threads. The planes of a
+block (inputs of the activations, their outputs, deltas) lie in one workspace of constant size. Lanes run across the
+units of a layer.
 """
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +27,6 @@ from fastnet.contract import (
     LOSS_SUM,
     N_INPUTS,
     N_OUTPUTS,
-    N_SUMS,
     NEXT_ROW,
     NOT_FINITE,
     PAUSED,
@@ -34,17 +36,45 @@ from fastnet.contract import (
     WEIGHTS,
 )
 from fastnet.kernels import activations, losses, optimizers
-from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.linear import copy_transposed, entry, layout_size, padded, product, row_sum, rows, target, view
-from fastnet.kernels.memory import aligned, all_zero, keep, lanes_of, load, pointer, splat, store
+from fastnet.kernels.jit import jit, jit_inline, jit_part
+from fastnet.kernels.linear import (
+    copy_row,
+    entry,
+    layout_size,
+    odd_stride,
+    padded,
+    product,
+    row_sum,
+    scratch_size,
+    target,
+    view,
+)
+from fastnet.kernels.memory import (
+    aligned,
+    all_zero,
+    at,
+    integers,
+    is_nowhere,
+    lanes_of,
+    least,
+    load,
+    most,
+    moved,
+    pointer,
+    release,
+    reserve,
+    splat,
+    store,
+)
 from fastnet.kernels.simd import Lanes, fma, staged
+from fastnet.kernels.team import alone, member, share, wait
 
 __all__ = ["forward", "gradient", "train"]
 
 #: Columns of a plan, which says where a block's planes begin in the workspace, with one row for each
-#: layer: the inputs of its activation, its outputs, its deltas, its transposed weights.
-(_Z, _A, _DELTA, _TRANSPOSED) = range(4)
-_PLAN_COLUMNS = 4
+#: layer: the inputs of its activation, its outputs, its deltas.
+(_Z, _A, _DELTA) = range(3)
+_PLAN_COLUMNS = 3
 
 
 class _Net(NamedTuple):
@@ -53,10 +83,44 @@ class _Net(NamedTuple):
     layout: Any
     n_layers: int
     parameters: Any
+    #: Where the planes begin.
     plan: Any
-    workspace: Any
-    #: Weighted sums of the losses of each output unit, then sums of its absolute errors.
-    unit_sums: Any
+    planes: Any
+    #: Positions of the planes of the losses and the absolute errors of the last layer.
+    losses: int
+    distances: int
+    #: The sums of the squares of each column of weights, for the penalty.
+    squares: Any
+    #: Rows of a block in their order.
+    gathered: Any
+    #: 0, 1, 2, …
+    natural: Any
+    #: Of this thread alone: what the products need, and two vectors.
+    scratch: Any
+    sums: Any
+
+
+class _Parts(NamedTuple):
+    """Where the parts of a workspace begin, in elements."""
+
+    squares: int
+    gathered: int
+    #: The parts of the threads, one after another.
+    own: int
+    n_own: int
+    integers: int
+    end: int
+
+
+class _Records(NamedTuple):
+    """A `Progress` and the learning rates as pointers."""
+
+    cursor: Any
+    sums: Any
+    gradient: Any
+    loss_curve: Any
+    mean_absolute_error: Any
+    learning_rates: Any
 
 
 @staged
@@ -72,173 +136,232 @@ def _poisoned(total: Lanes, w: Lanes) -> Lanes:
 
 @jit_inline
 def _place(net, layer, plane):
-    return net.plan[layer * _PLAN_COLUMNS + plane]
+    return at(net.plan, layer, _PLAN_COLUMNS, plane)
 
 
 @jit_inline
-def _make_plan(layout, parameters, n_rows):
-    """The plan for blocks of ``n_rows``, and the size of the workspace, with room to align it."""
-    table, data = pointer(layout), pointer(parameters)
-    plan = np.zeros((layout.shape[0], _PLAN_COLUMNS), np.int64)
-    end = 0
-    for layer in range(layout.shape[0]):
-        for plane in range(_TRANSPOSED):
-            plan[layer, plane] = end
-            # Rows that share a vector are computed in groups, of which the last may not be full.
-            end += padded(data, n_rows) * entry(table, layer, STRIDE)
-        plan[layer, _TRANSPOSED] = end
-        if layer > 0:
-            end += entry(table, layer, N_OUTPUTS) * padded(data, entry(table, layer, N_INPUTS))
-    return plan, end + lanes_of(data)
-
-
-@jit_inline
-def _net(layout, parameters, plan, workspace, unit_sums):
-    """The pointers of these arrays, which have to outlive them."""
-    return _Net(
-        pointer(layout),
-        layout.shape[0],
-        pointer(parameters),
-        pointer(plan),
-        aligned(pointer(workspace)),
-        pointer(unit_sums),
+def _parts(layout, n_layers, data, n_rows, n_gathered, n_natural, n_threads):
+    """The parts of the workspace for blocks of ``n_rows``."""
+    n_planes, most_terms, n_squares = 0, n_rows, 0
+    for layer in range(n_layers):
+        stride = entry(layout, layer, STRIDE)
+        # Rows that share a vector are computed in groups, of which the last may not be full.
+        n_planes += _PLAN_COLUMNS * padded(data, n_rows) * stride
+        most_terms = most(most_terms, most(entry(layout, layer, N_INPUTS), stride))
+        n_squares += stride
+    squares = n_planes + 2 * padded(data, n_rows) * entry(layout, n_layers - 1, STRIDE)
+    gathered = squares + n_squares
+    own = gathered + padded(data, n_gathered)
+    n_own = padded(data, scratch_size(data, most_terms, most_terms)) + 2 * lanes_of(data)
+    whole = own + n_threads * n_own
+    # An integer takes at most two elements; then room to align the whole.
+    return _Parts(
+        squares, gathered, own, n_own, whole, whole + 2 * (n_layers * _PLAN_COLUMNS + n_natural) + lanes_of(data)
     )
 
 
 @jit_inline
-def _transpose_weights(net):
-    """Refresh the transposed weights, which the back-projection reads row by row."""
-    for layer in range(1, net.n_layers):
-        n_inputs = entry(net.layout, layer, N_INPUTS)
-        copy_transposed(
-            net.workspace,
-            _place(net, layer, _TRANSPOSED),
-            entry(net.layout, layer - 1, STRIDE),
-            net.parameters,
-            entry(net.layout, layer, WEIGHTS),
-            entry(net.layout, layer, STRIDE),
-            n_inputs,
-            entry(net.layout, layer, N_OUTPUTS),
-        )
+def _make_net(layout, n_layers, parameters, parts, n_rows, memory, thread):
+    """The network with its memory; `_fill` has to be called once."""
+    workspace = aligned(memory)
+    last = n_layers - 1
+    n_plane = padded(parameters, n_rows) * entry(layout, last, STRIDE)
+    plan = integers(moved(workspace, parts.integers))
+    own = moved(workspace, parts.own + thread * parts.n_own)
+    return _Net(
+        layout,
+        n_layers,
+        parameters,
+        plan,
+        workspace,
+        parts.squares - 2 * n_plane,
+        parts.squares - n_plane,
+        moved(workspace, parts.squares),
+        moved(workspace, parts.gathered),
+        moved(plan, n_layers * _PLAN_COLUMNS),
+        moved(own, 2 * lanes_of(parameters)),
+        own,
+    )
 
 
 @jit_inline
-def _forward_block(net, x, n_rows):
-    """Inputs and outputs of every layer's activation, for the rows of the view x."""
+def _fill(net, n_rows, n_natural):
+    """Write the plan and the natural order."""
+    position, end = 0, 0
+    for layer in range(net.n_layers):
+        for _ in range(_PLAN_COLUMNS):
+            net.plan[position] = end
+            position += 1
+            end += padded(net.parameters, n_rows) * entry(net.layout, layer, STRIDE)
+    for row in range(n_natural):
+        net.natural[row] = row
+
+
+@jit_inline
+def _output(net):
+    """The planes of the last layer."""
+    last = net.n_layers - 1
+    return losses.Output(
+        net.planes,
+        _place(net, last, _Z),
+        _place(net, last, _A),
+        _place(net, last, _DELTA),
+        net.losses,
+        net.distances,
+        entry(net.layout, last, ACTIVATION),
+        entry(net.layout, last, N_OUTPUTS),
+        entry(net.layout, last, STRIDE),
+    )
+
+
+@jit_inline
+def _rows_together(net):
+    """A block's rows are shared out in multiples of so many: of tiles, and of rows that share a vector."""
+    together = 8
+    for layer in range(net.n_layers):
+        part = 1
+        while part < entry(net.layout, layer, N_OUTPUTS):
+            part *= 2
+        together = most(together, lanes_of(net.parameters) // least(part, lanes_of(net.parameters)))
+    return together
+
+
+@jit_inline
+def _forward_rows(net, x, low, high):
+    """Inputs and outputs of every layer's activation, for the rows of the view x from ``low`` to ``high``."""
     source = x
     for layer in range(net.n_layers):
         stride = entry(net.layout, layer, STRIDE)
         z, a = _place(net, layer, _Z), _place(net, layer, _A)
-        bias = entry(net.layout, layer, BIAS)
         product(
-            target(net.workspace, z, stride, False),
-            source,
-            rows(net.parameters, entry(net.layout, layer, WEIGHTS), stride),
-            rows(net.parameters, bias, 0),
-            n_rows,
+            target(net.planes, z + low * stride, stride, False),
+            view(source.data, source.first + low * source.row, source.row, source.column),
+            view(net.parameters, entry(net.layout, layer, WEIGHTS), stride, 1),
+            view(net.parameters, entry(net.layout, layer, BIAS), 0, 1),
+            high - low,
             entry(net.layout, layer, N_INPUTS),
             stride,
+            net.scratch,
         )
-        n_outputs = entry(net.layout, layer, N_OUTPUTS)
-        activations.forward_rows(entry(net.layout, layer, ACTIVATION), net.workspace, z, a, n_rows, n_outputs, stride)
-        source = view(net.workspace, a, stride, 1)
+        activations.forward_rows(
+            entry(net.layout, layer, ACTIVATION),
+            net.planes,
+            z + low * stride,
+            a + low * stride,
+            high - low,
+            entry(net.layout, layer, N_OUTPUTS),
+            stride,
+        )
+        source = view(net.planes, a, stride, 1)
 
 
 @jit_inline
-def _backward_block(net, x, n_rows, gradient, add):
-    """Gradients of every layer from the deltas of the last, and the deltas on the way."""
-    no_bias = rows(net.parameters, -1, 0)
-    for layer in range(net.n_layers - 1, -1, -1):
-        stride = entry(net.layout, layer, STRIDE)
-        delta = rows(net.workspace, _place(net, layer, _DELTA), stride)
-        if layer == 0:
-            inputs = view(x.data, x.first, x.column, x.row)
-        else:
-            inputs = view(net.workspace, _place(net, layer - 1, _A), 1, entry(net.layout, layer - 1, STRIDE))
+def _backward_rows(net, low, high):
+    """The deltas of the layers below the last, for the rows from ``low`` to ``high``."""
+    for layer in range(net.n_layers - 1, 0, -1):
+        stride, width = entry(net.layout, layer, STRIDE), entry(net.layout, layer - 1, STRIDE)
+        below = _place(net, layer - 1, _DELTA) + low * width
         product(
-            target(gradient, entry(net.layout, layer, WEIGHTS), stride, add),
-            inputs,
-            delta,
-            no_bias,
+            target(net.planes, below, width, False),
+            view(net.planes, _place(net, layer, _DELTA) + low * stride, stride, 1),
+            view(net.parameters, entry(net.layout, layer, WEIGHTS), 1, stride),
+            view(net.parameters, -1, 0, 1),
+            high - low,
+            entry(net.layout, layer, N_OUTPUTS),
             entry(net.layout, layer, N_INPUTS),
-            n_rows,
-            stride,
+            net.scratch,
         )
-        bias = entry(net.layout, layer, BIAS)
-        if bias >= 0:
-            row_sum(gradient, bias, net.workspace, delta.first, n_rows, stride, add)
-        if layer > 0:
-            width = entry(net.layout, layer - 1, STRIDE)
-            below = _place(net, layer - 1, _DELTA)
-            product(
-                target(net.workspace, below, width, False),
-                view(net.workspace, delta.first, stride, 1),
-                rows(net.workspace, _place(net, layer, _TRANSPOSED), width),
-                no_bias,
-                n_rows,
-                entry(net.layout, layer, N_OUTPUTS),
-                width,
-            )
-            activations.backward_rows(
-                entry(net.layout, layer - 1, ACTIVATION),
-                net.workspace,
-                below,
-                _place(net, layer - 1, _Z),
-                _place(net, layer - 1, _A),
-                n_rows,
-                width,
-            )
+        activations.backward_rows(
+            entry(net.layout, layer - 1, ACTIVATION),
+            net.planes,
+            below,
+            _place(net, layer - 1, _Z) + low * width,
+            _place(net, layer - 1, _A) + low * width,
+            high - low,
+            width,
+        )
 
 
 @jit_inline
-def _block(net, x, y, weight, order, first_row, n_rows, objective, gradient, add):
-    """Forward, loss and backward for a block: the view x, and the targets of the samples ``order[first_row:]``."""
-    last = net.n_layers - 1
-    n_outputs, stride = entry(net.layout, last, N_OUTPUTS), entry(net.layout, last, STRIDE)
-    _forward_block(net, x, n_rows)
-    losses.output_rows(
-        objective.loss,
-        entry(net.layout, last, ACTIVATION),
-        objective.parameter,
-        net.workspace,
-        _place(net, last, _Z),
-        _place(net, last, _A),
-        _place(net, last, _DELTA),
-        y,
-        order,
-        first_row,
-        weight,
+def _block_rows(net, x, samples, first_row, objective, low, high):
+    """The first region, for the rows of a block from ``low`` to ``high``: forward, losses, backward."""
+    _forward_rows(net, x, low, high)
+    losses.output_rows(objective, _output(net), samples, first_row, low, high)
+    _backward_rows(net, low, high)
+
+
+@jit_inline
+def _layer_gradient(net, layer, x, n_rows, gradient, add, low, high):
+    """The gradient of a layer's rows of weights from ``low`` to ``high``, over ``n_rows`` rows of a block."""
+    stride = entry(net.layout, layer, STRIDE)
+    inputs = view(x.data, x.first, x.column, x.row)
+    if layer > 0:
+        inputs = view(net.planes, _place(net, layer - 1, _A), 1, entry(net.layout, layer - 1, STRIDE))
+    product(
+        target(gradient, entry(net.layout, layer, WEIGHTS) + low * stride, stride, add),
+        view(inputs.data, inputs.first + low * inputs.row, inputs.row, inputs.column),
+        view(net.planes, _place(net, layer, _DELTA), stride, 1),
+        view(net.parameters, -1, 0, 1),
+        high - low,
         n_rows,
-        n_outputs,
         stride,
-        net.unit_sums,
+        net.scratch,
     )
-    _backward_block(net, x, n_rows, gradient, add)
-    loss, error = 0.0, 0.0
-    for unit in range(n_outputs):
-        loss += np.float64(net.unit_sums[unit])
-        error += np.float64(net.unit_sums[stride + unit])
-    return loss, error
 
 
 @jit_inline
-def _penalty(net, l2):
-    """l2 / 2 times the squared weights: each column in order, then the columns, then the layers."""
-    lanes = lanes_of(net.parameters)
-    total = 0.0
+def _update(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team):
+    """The second region: the thread's share of the gradients, and with ``steps`` of the optimizer's step."""
+    for part in range(2 * net.n_layers):
+        # Weights, then biases, of each layer: one place where a step is taken, because it is a lot of code.
+        layer, l2 = part // 2, objective.l2
+        stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
+        if part % 2 == 0:
+            low, high = share(entry(net.layout, layer, N_INPUTS), 8, team)
+            _layer_gradient(net, layer, x, n_rows, records.gradient, add, low, high)
+            first = entry(net.layout, layer, WEIGHTS)
+            low, high = low * stride, high * stride
+        else:
+            l2 = 0.0
+            low, high = share(stride, lanes_of(net.parameters), team)
+            if bias < 0:
+                high = low
+            first = bias
+            delta = _place(net, layer, _DELTA) + low
+            row_sum(records.gradient, bias + low, net.planes, delta, n_rows, stride, high - low, add)
+        if steps:
+            optimizers.step_span(
+                first + low, first + high, l2, scale, net.parameters, records.gradient, state, learning_rate, rate
+            )
+
+
+@jit_inline
+def _square_columns(net, team):
+    """The thread's share of the sums of squares that `_penalty` adds."""
+    position = 0
     for layer in range(net.n_layers):
-        stride, n_outputs = entry(net.layout, layer, STRIDE), entry(net.layout, layer, N_OUTPUTS)
-        layer_total = 0.0
-        for unit in range(0, stride, lanes):
+        stride = entry(net.layout, layer, STRIDE)
+        low, high = share(stride, lanes_of(net.parameters), team)
+        for unit in range(low, high, lanes_of(net.parameters)):
             accumulator = splat(net.parameters, 0.0)
             index = entry(net.layout, layer, WEIGHTS) + unit
             for _ in range(entry(net.layout, layer, N_INPUTS)):
                 accumulator = _square_added(load(net.parameters, index), accumulator)
                 index += stride
-            store(net.unit_sums, 0, accumulator)
-            for lane in range(min(lanes, n_outputs - unit)):
-                layer_total += np.float64(net.unit_sums[lane])
+            store(net.squares, position + unit, accumulator)
+        position += stride
+
+
+@jit_inline
+def _penalty(net, l2):
+    """l2 / 2 times the squared weights: each column in order, then the columns, then the layers."""
+    total, position = 0.0, 0
+    for layer in range(net.n_layers):
+        layer_total = 0.0
+        for unit in range(entry(net.layout, layer, N_OUTPUTS)):
+            layer_total += np.float64(net.squares[position + unit])
         total += layer_total
+        position += entry(net.layout, layer, STRIDE)
     return 0.5 * l2 * total
 
 
@@ -274,7 +397,8 @@ def _check_records(layout, objective, update, progress):
     size, stop = layout_size(layout), progress.cursor[STOP_EPOCH]
     if progress.gradient.size != size or update.slots.shape[1] != size:
         raise ValueError("gradient and state must have the size of the layout")
-    if min(progress.loss_curve.size, progress.mean_absolute_error.size, update.learning_rates.size) < stop:
+    n_epochs = least(progress.loss_curve.size, progress.mean_absolute_error.size)
+    if least(n_epochs, update.learning_rates.size) < stop:
         raise ValueError("the curves and the learning rates must reach up to the stop epoch")
     if objective.batch_size < 1:
         raise ValueError("batch_size must be at least 1")
@@ -298,19 +422,22 @@ def forward(layout, parameters, x, out):
         raise ValueError("parameters must have the size of the layout")
     if x.shape[1] != layout[0, N_INPUTS] or out.shape != (n_samples, layout[layout.shape[0] - 1, N_OUTPUTS]):
         raise ValueError("x and out must have a column for each input and output of the network, and as many rows")
-    plan, size = _make_plan(layout, parameters, min(n_samples, BLOCK_ROWS))
-    workspace = np.zeros(size, parameters.dtype)
-    net = _net(layout, parameters, plan, workspace, workspace)
+    block_rows = least(n_samples, BLOCK_ROWS)
+    parts = _parts(pointer(layout), layout.shape[0], pointer(parameters), block_rows, 0, 0, 1)
+    memory = reserve(pointer(parameters), parts.end)
+    if is_nowhere(memory):
+        raise MemoryError
+    net = _make_net(pointer(layout), layout.shape[0], pointer(parameters), parts, block_rows, memory, 0)
+    _fill(net, block_rows, 0)
     last = layout.shape[0] - 1
     n_inputs, stride = layout[0, N_INPUTS], layout[last, STRIDE]
     for low in range(0, n_samples, BLOCK_ROWS):
-        n_rows = min(BLOCK_ROWS, n_samples - low)
-        _forward_block(net, view(pointer(x), low * n_inputs, n_inputs, 1), n_rows)
+        n_rows = least(BLOCK_ROWS, n_samples - low)
+        _forward_rows(net, view(pointer(x), low * n_inputs, n_inputs, 1), 0, n_rows)
         for row in range(n_rows):
             for unit in range(layout[last, N_OUTPUTS]):
-                out[low + row, unit] = net.workspace[_place(net, last, _A) + row * stride + unit]
-    keep(plan)
-    keep(workspace)
+                out[low + row, unit] = net.planes[_place(net, last, _A) + row * stride + unit]
+    release(memory)
     return out
 
 
@@ -325,32 +452,37 @@ def gradient(layout, parameters, samples, objective, out):
     if out.size != parameters.size:
         raise ValueError("out must have the size of the parameters")
     n_samples, n_inputs = samples.x.shape
-    plan, size = _make_plan(layout, parameters, min(n_samples, BLOCK_ROWS))
-    workspace = np.zeros(size, parameters.dtype)
-    unit_sums = np.zeros(2 * layout[layout.shape[0] - 1, STRIDE], parameters.dtype)
-    net = _net(layout, parameters, plan, workspace, unit_sums)
-    _transpose_weights(net)
-    natural = np.arange(n_samples)
+    block_rows = least(n_samples, BLOCK_ROWS)
+    parts = _parts(pointer(layout), layout.shape[0], pointer(parameters), block_rows, 0, n_samples, 1)
+    memory = reserve(pointer(parameters), parts.end)
+    if is_nowhere(memory):
+        raise MemoryError
+    net = _make_net(pointer(layout), layout.shape[0], pointer(parameters), parts, block_rows, memory, 0)
+    _fill(net, block_rows, n_samples)
+    rows = _sample_rows(samples, net.natural, False)
     total = 0.0
     for low in range(0, n_samples, BLOCK_ROWS):
-        loss, _ = _block(
-            net,
-            view(pointer(samples.x), low * n_inputs, n_inputs, 1),
-            pointer(samples.y),
-            pointer(samples.weight),
-            pointer(natural),
-            low,
-            min(BLOCK_ROWS, n_samples - low),
-            objective,
-            pointer(out),
-            low > 0,
-        )
+        n_rows = least(BLOCK_ROWS, n_samples - low)
+        x = view(rows.x, low * n_inputs, n_inputs, 1)
+        _block_rows(net, x, rows, low, objective, 0, n_rows)
+        loss, _ = losses.sum_rows(_output(net), rows, low, n_rows, net.sums)
         total += loss
-    keep(plan)
-    keep(workspace)
-    keep(unit_sums)
-    keep(natural)
+        for layer in range(net.n_layers):
+            stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
+            _layer_gradient(net, layer, x, n_rows, pointer(out), low > 0, 0, entry(net.layout, layer, N_INPUTS))
+            if bias >= 0:
+                row_sum(pointer(out), bias, net.planes, _place(net, layer, _DELTA), n_rows, stride, stride, low > 0)
+    release(memory)
     return total
+
+
+@jit_inline
+def _sample_rows(samples, order, is_ordered):
+    """The pointers of samples in an order."""
+    n_samples, n_inputs = samples.x.shape
+    return losses.SampleRows(
+        pointer(samples.x), pointer(samples.y), pointer(samples.weight), order, n_samples, n_inputs, is_ordered
+    )
 
 
 @jit
@@ -376,128 +508,162 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
     """
     _check_samples(layout, parameters, samples)
     _check_records(layout, objective, update, progress)
+    memory = reserve(pointer(parameters), _workspace(layout, parameters, samples, objective, 1).end)
+    if is_nowhere(memory):
+        raise MemoryError
+    status = _train(
+        layout, parameters, samples, objective, update, progress, n_blocks, memory, alone(pointer(parameters))
+    )
+    release(memory)
+    return status
+
+
+@jit
+def workspace_size(layout, parameters, samples, objective, update, progress, n_threads):
+    """Elements of the workspace that `train_member` needs; refuses what does not fit together, as `train` does."""
+    _check_samples(layout, parameters, samples)
+    _check_records(layout, objective, update, progress)
+    return _workspace(layout, parameters, samples, objective, n_threads).end
+
+
+@jit
+def train_member(
+    layout, parameters, samples, objective, update, progress, n_blocks, workspace, arrivals, thread, n_threads
+):
+    """`train` as one thread of ``n_threads``, all of whom call it with the same other arguments.
+
+    ``workspace`` is an array of the parameters' dtype and of `workspace_size`; ``arrivals`` an array of one int64, 0
+    before anyone calls.
+    """
+    team = member(pointer(arrivals), thread, n_threads)
+    return _train(layout, parameters, samples, objective, update, progress, n_blocks, pointer(workspace), team)
+
+
+@jit_inline
+def _block_size(samples, objective):
+    return least(least(objective.batch_size, BLOCK_ROWS), samples.x.shape[0])
+
+
+@jit_inline
+def _workspace(layout, parameters, samples, objective, n_threads):
+    """The parts of the workspace of a training."""
     n_samples, n_inputs = samples.x.shape
-    block_rows = min(objective.batch_size, BLOCK_ROWS, n_samples)
-    plan, size = _make_plan(layout, parameters, block_rows)
-    workspace = np.zeros(size, parameters.dtype)
-    unit_sums = np.zeros(2 * layout[layout.shape[0] - 1, STRIDE], parameters.dtype)
-    net = _net(layout, parameters, plan, workspace, unit_sums)
+    block_rows = _block_size(samples, objective)
+    n_gathered = block_rows * odd_stride(pointer(samples.x), n_inputs)
+    return _parts(pointer(layout), layout.shape[0], pointer(parameters), block_rows, n_gathered, n_samples, n_threads)
+
+
+@jit_inline
+def _train(layout, parameters, samples, objective, update, progress, n_blocks, memory, team):
+    """Set up the network in its memory, and `_run`."""
+    block_rows = _block_size(samples, objective)
     is_ordered = samples.order.shape[0] > 0
-    gathered = np.empty((block_rows if is_ordered else 0, n_inputs), parameters.dtype)
-    natural = np.arange(0 if is_ordered else n_samples)
-    order = pointer(samples.order) if is_ordered else pointer(natural)
-    status = _run(
-        net,
-        pointer(samples.x),
-        pointer(samples.y),
-        pointer(samples.weight),
-        order,
-        n_samples,
-        n_inputs,
-        is_ordered,
-        pointer(gathered),
-        objective,
-        optimizers.state_of(update, parameters.size),
-        pointer(update.learning_rates),
+    parts = _workspace(layout, parameters, samples, objective, team.n_threads)
+    net = _make_net(pointer(layout), layout.shape[0], pointer(parameters), parts, block_rows, memory, team.thread)
+    if team.thread == 0:
+        _fill(net, block_rows, 0 if is_ordered else samples.x.shape[0])
+    wait(team)
+    order = pointer(samples.order) if is_ordered else net.natural
+    records = _Records(
         pointer(progress.cursor),
         pointer(progress.sums),
         pointer(progress.gradient),
         pointer(progress.loss_curve),
         pointer(progress.mean_absolute_error),
-        n_blocks,
+        pointer(update.learning_rates),
     )
-    keep(plan)
-    keep(workspace)
-    keep(unit_sums)
-    keep(gathered)
-    keep(natural)
-    return status
+    rows, state = _sample_rows(samples, order, is_ordered), optimizers.state_of(update, parameters.size)
+    return _run(net, rows, objective, state, records, team, n_blocks)
 
 
 @jit_inline
-def _gather(target, x, order, first_row, n_rows, n_inputs):
-    for row in range(n_rows):
-        source = order[first_row + row] * n_inputs
-        for column in range(n_inputs):
-            target[row * n_inputs + column] = x[source + column]
+def _gather(target, stride, samples, first_row, low, high):
+    """Copy the samples' rows from ``low`` to ``high`` to where they lie ``stride`` apart."""
+    for row in range(low, high):
+        source = moved(samples.x, samples.order[first_row + row] * samples.n_inputs)
+        copy_row(moved(target, row * stride), source, samples.n_inputs)
 
 
-@jit_inline
-def _run(
-    net,
-    x,
-    y,
-    weight,
-    order,
-    n_samples,
-    n_inputs,
-    is_ordered,
-    gathered,
-    objective,
-    state,
-    learning_rates,
-    cursor,
-    sums,
-    gradient,
-    loss_curve,
-    mean_absolute_error,
-    n_blocks,
-):
-    """`train` on pointers."""
-    n_outputs = entry(net.layout, net.n_layers - 1, N_OUTPUTS)
-    _transpose_weights(net)
-    while cursor[EPOCH] < cursor[STOP_EPOCH]:
+@jit_part
+def _run(net, samples, objective, state, records, team, n_blocks):
+    """`train` on pointers. Every thread keeps the books; the first one writes them down."""
+    cursor, sums = records.cursor, records.sums
+    n_outputs, n_samples = entry(net.layout, net.n_layers - 1, N_OUTPUTS), samples.n_samples
+    epoch, first, low = cursor[EPOCH], cursor[BATCH_START], cursor[NEXT_ROW]
+    stop_epoch, first_ordered_epoch = cursor[STOP_EPOCH], cursor[FIRST_ORDERED_EPOCH]
+    loss_sum, error_sum, weight_sum, batch_weight = (
+        sums[LOSS_SUM],
+        sums[ERROR_SUM],
+        sums[WEIGHT_SUM],
+        sums[BATCH_WEIGHT],
+    )
+    together = _rows_together(net)
+    status = FINISHED
+    # Nobody writes to the records before all have read them.
+    wait(team)
+    while epoch < stop_epoch:
         if n_blocks == 0:
-            return PAUSED
+            status = PAUSED
+            break
         n_blocks -= 1
-        epoch, first, low = cursor[EPOCH], cursor[BATCH_START], cursor[NEXT_ROW]
-        end = min(first + objective.batch_size, n_samples)
-        high = min(low + BLOCK_ROWS, end)
+        end = least(first + objective.batch_size, n_samples)
+        n_rows = least(BLOCK_ROWS, end - low)
+        is_last = low + n_rows == end
         first_row = low
-        block = view(x, low * n_inputs, n_inputs, 1)
-        if is_ordered:
-            first_row += (epoch - cursor[FIRST_ORDERED_EPOCH]) * n_samples
-            _gather(gathered, x, order, first_row, high - low, n_inputs)
-            block = view(gathered, 0, n_inputs, 1)
-        loss, error = _block(net, block, y, weight, order, first_row, high - low, objective, gradient, low > first)
+        x = view(samples.x, low * samples.n_inputs, samples.n_inputs, 1)
+        own, beyond = share(n_rows, together, team)
+        if samples.is_ordered:
+            first_row += (epoch - first_ordered_epoch) * n_samples
+            stride = odd_stride(samples.x, samples.n_inputs)
+            _gather(net.gathered, stride, samples, first_row, own, beyond)
+            x = view(net.gathered, 0, stride, 1)
+        _block_rows(net, x, samples, first_row, objective, own, beyond)
+        if is_last and objective.l2 != 0:
+            _square_columns(net, team)
+        wait(team)
         if low == first:
-            sums[BATCH_WEIGHT] = 0.0
-        sums[LOSS_SUM] += loss
-        sums[ERROR_SUM] += error
-        for row in range(first_row, first_row + high - low):
-            sums[BATCH_WEIGHT] += np.float64(weight[order[row]])
-        cursor[NEXT_ROW] = high
-        if high < end:
+            batch_weight = 0.0
+        loss, error = losses.sum_rows(_output(net), samples, first_row, n_rows, net.sums)
+        loss_sum += loss
+        error_sum += error
+        for row in range(first_row, first_row + n_rows):
+            batch_weight += np.float64(samples.weight[samples.order[row]])
+        add = low > first
+        low += n_rows
+        scale, rate, learning_rate, steps = 1.0, 0.0, 0.0, False
+        if is_last:
+            if objective.l2 != 0:
+                loss_sum += _penalty(net, objective.l2)
+            learning_rate, steps = records.learning_rates[epoch], isfinite(loss_sum)
+            scale, rate = optimizers.scale_of(objective, batch_weight), optimizers.rate_of(state, learning_rate)
+        _update(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team)
+        if is_last and not steps:
+            if team.thread == 0:
+                records.loss_curve[epoch] = loss_sum
+                records.mean_absolute_error[epoch] = error_sum / (end * n_outputs)
+            status = NOT_FINITE
+            break
+        weight_sum += batch_weight if is_last else 0.0
+        wait(team)
+        if not is_last:
             continue
-        if objective.l2 != 0:
-            sums[LOSS_SUM] += _penalty(net, objective.l2)
-        if not np.isfinite(sums[LOSS_SUM]):
-            loss_curve[epoch] = sums[LOSS_SUM]
-            mean_absolute_error[epoch] = sums[ERROR_SUM] / (end * n_outputs)
-            return NOT_FINITE
-        sums[WEIGHT_SUM] += sums[BATCH_WEIGHT]
-        optimizers.step_layers(
-            net.layout,
-            net.n_layers,
-            net.parameters,
-            gradient,
-            sums[BATCH_WEIGHT],
-            objective,
-            state,
-            learning_rates[epoch],
-        )
-        _transpose_weights(net)
-        cursor[BATCH_START] = end
+        if team.thread == 0:
+            optimizers.count_step(state)
+        first = end
         if end < n_samples:
             continue
-        total_weight = sums[WEIGHT_SUM] if objective.mean else 1.0
-        loss_curve[epoch] = sums[LOSS_SUM] / total_weight
-        mean_absolute_error[epoch] = sums[ERROR_SUM] / (n_samples * n_outputs)
-        for position in range(N_SUMS):
-            sums[position] = 0.0
-        cursor[BATCH_START] = 0
-        cursor[NEXT_ROW] = 0
-        if not (np.isfinite(loss_curve[epoch]) and _is_finite(net.parameters, state.size)):
-            return NOT_FINITE
-        cursor[EPOCH] = epoch + 1
-    return FINISHED
+        mean_loss = loss_sum / (weight_sum if objective.mean else 1.0)
+        if team.thread == 0:
+            records.loss_curve[epoch] = mean_loss
+            records.mean_absolute_error[epoch] = error_sum / (n_samples * n_outputs)
+        loss_sum, error_sum, weight_sum, batch_weight = 0.0, 0.0, 0.0, 0.0
+        first, low = 0, 0
+        if not (isfinite(mean_loss) and _is_finite(net.parameters, state.size)):
+            status = NOT_FINITE
+            break
+        epoch += 1
+    if team.thread == 0:
+        cursor[EPOCH], cursor[BATCH_START], cursor[NEXT_ROW] = epoch, first, low
+        sums[LOSS_SUM], sums[ERROR_SUM], sums[WEIGHT_SUM] = loss_sum, error_sum, weight_sum
+        sums[BATCH_WEIGHT] = batch_weight
+    return status

@@ -5,9 +5,8 @@ Lanes run across parameters; nothing is summed.
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from fastnet import contract
 from fastnet.contract import ADAM, RMSPROP, RPROP
@@ -54,7 +53,7 @@ def state_of(update, size):
 
 
 @jit_inline
-def _step_span(first, end, l2, scale, parameters, gradient, state, learning_rate, rate):
+def step_span(first, end, l2, scale, parameters, gradient, state, learning_rate, rate):
     """One step for the whole vectors from ``first`` to ``end``."""
     lanes = lanes_of(parameters)
     penalty, factor = splat(parameters, l2), splat(parameters, scale)
@@ -138,25 +137,29 @@ def _step_span(first, end, l2, scale, parameters, gradient, state, learning_rate
 
 
 @jit_inline
-def step_layers(layout, n_layers, parameters, gradient, batch_weight, objective, state, learning_rate):
-    """`step` on pointers."""
-    scale = 1.0
-    if objective.mean:
-        # A batch of samples without weight pulls nowhere.
-        scale = 1.0 / batch_weight if batch_weight > 0.0 else 0.0
-    rate = learning_rate
+def scale_of(objective, batch_weight):
+    """The factor of a batch's summed gradient: a batch of samples without weight pulls nowhere."""
+    if not objective.mean:
+        return 1.0
+    return 1.0 / batch_weight if batch_weight > 0.0 else 0.0
+
+
+@jit_inline
+def rate_of(state, learning_rate):
+    """The rate of the next step: Adam's has the bias corrections folded in."""
+    if state.kind != ADAM:
+        return learning_rate
+    power_1 = state.powers[0] * state.settings[contract.ADAM_BETA_1]
+    power_2 = state.powers[1] * state.settings[contract.ADAM_BETA_2]
+    return learning_rate * sqrt(1.0 - power_2) / (1.0 - power_1)
+
+
+@jit_inline
+def count_step(state):
+    """Note that a step was taken."""
     if state.kind == ADAM:
         state.powers[0] *= state.settings[contract.ADAM_BETA_1]
         state.powers[1] *= state.settings[contract.ADAM_BETA_2]
-        rate = learning_rate * np.sqrt(1.0 - state.powers[1]) / (1.0 - state.powers[0])
-    for layer in range(n_layers):
-        first = entry(layout, layer, contract.WEIGHTS)
-        end = first + entry(layout, layer, contract.N_INPUTS) * entry(layout, layer, contract.STRIDE)
-        _step_span(first, end, objective.l2, scale, parameters, gradient, state, learning_rate, rate)
-        bias = entry(layout, layer, contract.BIAS)
-        if bias >= 0:
-            end = bias + entry(layout, layer, contract.STRIDE)
-            _step_span(bias, end, 0.0, scale, parameters, gradient, state, learning_rate, rate)
 
 
 @jit
@@ -179,13 +182,16 @@ def step(layout, parameters, gradient, batch_weight, objective, update, learning
     size = layout_size(layout)
     if parameters.size != size or gradient.size != size or update.slots.shape[1] != size:
         raise ValueError("parameters, gradient and state must have the size of the layout")
-    step_layers(
-        pointer(layout),
-        layout.shape[0],
-        pointer(parameters),
-        pointer(gradient),
-        batch_weight,
-        objective,
-        state_of(update, parameters.size),
-        learning_rate,
-    )
+    table, state = pointer(layout), state_of(update, parameters.size)
+    scale, rate = scale_of(objective, batch_weight), rate_of(state, learning_rate)
+    # Weights, then biases, of each layer: one place where a step is taken, because it is a lot of code.
+    for part in range(2 * layout.shape[0]):
+        layer, l2 = part // 2, objective.l2
+        stride = entry(table, layer, contract.STRIDE)
+        first, n = entry(table, layer, contract.WEIGHTS), entry(table, layer, contract.N_INPUTS) * stride
+        if part % 2 == 1:
+            first, n, l2 = entry(table, layer, contract.BIAS), stride, 0.0
+        if first >= 0:
+            end = first + n
+            step_span(first, end, l2, scale, pointer(parameters), pointer(gradient), state, learning_rate, rate)
+    count_step(state)

@@ -9,6 +9,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fastnet.threads import usable_cores
+
 #: What is reported of the environment: all that begins so.
 VARIABLES = ("FASTNET_", "GLIBC_TUNABLES", "LD_PRELOAD", "MKL_", "NPY_", "NUMBA_", "OMP_", "OPENBLAS_", "PYTHON")
 PACKAGES = ("fastnet", "numpy", "numba", "llvmlite")
@@ -69,11 +71,6 @@ def numpy_features() -> list[str]:
     """What NumPy may choose between when it starts, and this CPU has."""
     core = import_module("numpy._core._multiarray_umath")
     return [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
-
-
-def usable_cores() -> int:
-    """The cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -25,9 +25,10 @@ from fastnet.testing.calls import CALLS, DTYPES, UNARY, Source, arrays_of, twins
 from fastnet.testing.cases import HIDDEN, NOTEBOOK, Case, covering_cases
 from fastnet.testing.comparison import compare
 from fastnet.testing.difference import first_difference
-from fastnet.testing.machine import numpy_features, usable_cores, vector_instructions
+from fastnet.testing.machine import numpy_features, vector_instructions
 from fastnet.testing.notebooks import NOTEBOOKS, Notebook
 from fastnet.testing.release import read_release
+from fastnet.threads import usable_cores
 
 Arrays: TypeAlias = Mapping[str, NDArray[Any]]
 Figures: TypeAlias = dict[str, int | float | str]

@@ -1,0 +1,134 @@
+"""The kernels on several threads: a training by a team, a prediction by rows.
+
+Threads are Python's, started for a call and ended with it, so that there is no pool that a `fork` would lose or that
+two callers would share. Compiled code runs without the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from fastnet import contract
+from fastnet.kernels.network import forward, train_member, workspace_size
+
+#: Multiplications of a step for each thread: with fewer, sharing takes longer than it saves.
+WORK_PER_THREAD = 1 << 17
+
+
+def n_threads_for(layout: Any, batch_rows: int, most: int) -> int:
+    """How many threads a step is worth; ``most`` at most."""
+    rows = min(batch_rows, contract.BLOCK_ROWS)
+    per_row = 0
+    for n_inputs, _, stride, *_ in layout.tolist():
+        # Three products; an activation is as long as some 30 multiplications.
+        per_row += 3 * n_inputs * stride + 30 * stride
+    return max(1, min(most, rows * per_row // WORK_PER_THREAD))
+
+
+class Trainer:
+    """`fastnet.kernels.network.train` for one fit, whose memory is kept from call to call.
+
+    Parameters
+    ----------
+    most_threads : int
+        How many threads it may use.
+    cores : callable
+        Called with a number of threads; a context whose value is how many there may be now.
+    """
+
+    def __init__(self, most_threads: int, cores: Callable[[int], Any]) -> None:
+        self.most_threads = most_threads
+        self.cores = cores
+        self._workspace: Any = None
+        self._arrivals = np.zeros(1, np.int64)
+        self._n_threads = 1
+
+    def __call__(
+        self, layout: Any, parameters: Any, samples: Any, objective: Any, update: Any, progress: Any, n_blocks: int
+    ) -> int:
+        """Train as `fastnet.kernels.network.train` does."""
+        arguments = (layout, parameters, samples, objective, update, progress)
+        if self._workspace is None:
+            self._n_threads = n_threads_for(layout, min(objective.batch_size, len(samples.x)), self.most_threads)
+            self._workspace = np.empty(workspace_size(*arguments, self._n_threads), parameters.dtype)
+        if self._n_threads == 1 or n_blocks == 0:
+            return self._member((*arguments, n_blocks), 0, 1)
+        with self.cores(self._n_threads) as n_threads:
+            self._arrivals[0] = 0
+            return run_together(lambda thread, n: self._member((*arguments, n_blocks), thread, n), n_threads)
+
+    def _member(self, arguments: tuple[Any, ...], thread: int, n_threads: int) -> int:
+        status: int = train_member(*arguments, self._workspace, self._arrivals, thread, n_threads)
+        return status
+
+
+def run_together(member: Callable[[int, int], int], n_threads: int) -> int:
+    """Call ``member(thread, n_threads)`` in as many threads, this one being 0; return what this one returns.
+
+    Where threads cannot be started, this one does it alone. An exception of another one is raised here.
+    """
+    others = [_Other(member, thread, n_threads) for thread in range(1, n_threads)]
+    started = []
+    try:
+        for other in others:
+            # `threading.Thread` waits until the other one runs, for longer than some calls take.
+            _thread.start_new_thread(other.run, ())
+            started.append(other)
+    except RuntimeError:
+        n_threads = 1
+    finally:
+        # An interrupt, too, must not leave others waiting for a member that does not come.
+        for other in started:
+            other.may_begin = len(started) == len(others)
+            other.gate.release()
+    result = member(0, n_threads)
+    for other in started:
+        other.end.acquire()
+        if other.error is not None:
+            raise other.error
+    return result
+
+
+class _Other:
+    """A member in a thread of its own."""
+
+    def __init__(self, member: Callable[[int, int], int], thread: int, n_threads: int) -> None:
+        self.member, self.thread, self.n_threads = member, thread, n_threads
+        self.may_begin = False
+        self.error: Exception | None = None
+        self.gate, self.end = _thread.allocate_lock(), _thread.allocate_lock()
+        self.gate.acquire()
+        self.end.acquire()
+
+    def run(self) -> None:
+        """Wait for the others to be there, and take part."""
+        try:
+            self.gate.acquire()
+            if self.may_begin:
+                self.member(self.thread, self.n_threads)
+        except Exception as error:  # noqa: BLE001
+            self.error = error
+        finally:
+            self.end.release()
+
+
+def forward_together(layout: Any, parameters: Any, x: Any, out: Any, rows_at_once: int, n_threads: int) -> None:
+    """`fastnet.kernels.network.forward` on pieces of so many rows, which threads take one after the other."""
+    pieces, stopped = count(0, rows_at_once), threading.Event()
+
+    def work(thread: int = 0, n: int = 1) -> int:
+        while not stopped.is_set() and (low := next(pieces)) < len(x):
+            piece = slice(low, low + rows_at_once)
+            forward(layout, parameters, x[piece], out[piece])
+        return 0
+
+    try:
+        run_together(work, n_threads)
+    finally:
+        stopped.set()

@@ -1,0 +1,212 @@
+"""Threads: the same bits with any number of them, after a fork, side by side, and when some cannot be started."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fastnet
+from fastnet import threads as settings
+from fastnet.kernels import threads
+from fastnet.testing.cases import BENCHMARKS, Case, covering_cases
+from tests.support import assert_same_bits
+
+#: More than 256 rows to a batch, several layers, a penalty, weights, orders: everything that is shared out.
+CASE = Case(
+    (37, 70, 19, 5),
+    "tanh",
+    "softmax",
+    "cross_entropy",
+    "adam",
+    "float32",
+    n_samples=700,
+    batch_size=300,
+    l2=0.1,
+    shuffle=True,
+    weighted=True,
+)
+
+
+@pytest.fixture
+def many_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let small trainings use as many threads as they are told."""
+    monkeypatch.setattr(settings, "usable_cores", lambda: 64)
+    monkeypatch.setattr(threads, "WORK_PER_THREAD", 1)
+    yield
+    fastnet.set_threads(None)
+
+
+def trained(case: Case, n_threads: int | None) -> dict[str, np.ndarray]:
+    fastnet.set_threads(n_threads)
+    return case.train("numba")
+
+
+def assert_equal(actual: dict[str, np.ndarray], desired: dict[str, np.ndarray], what: str) -> None:
+    assert actual.keys() == desired.keys()
+    for name, values in desired.items():
+        assert_same_bits(actual[name], values, f"{what}, {name}")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_any_number_of_threads_gives_the_same_bits(many_cores: None, dtype: str) -> None:
+    case = replace(CASE, dtype=dtype)
+    desired = case.train("exact")
+    for n_threads in (1, 2, 3, 5, 8, 16, 64):
+        assert_equal(trained(case, n_threads), desired, f"{n_threads} threads")
+
+
+def test_two_threads_give_the_bits_of_every_kernel(many_cores: None) -> None:
+    for name, case in covering_cases().items():
+        assert_equal(trained(case, 3), trained(case, 1), name)
+
+
+def test_a_training_that_diverges_does_so_alike(many_cores: None) -> None:
+    case = replace(CASE, optimizer=fastnet.SGD(1e38), epochs=9)
+    one = trained(case, 1)
+    assert "divergence" in one
+    assert_equal(trained(case, 4), one, "4 threads")
+
+
+def test_fit_goes_on_in_the_middle_of_an_epoch(many_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastnet.training._CALL_SECONDS", 0.0)
+    assert_equal(trained(CASE, 4), CASE.train("exact"), "one block a call")
+
+
+def test_predictions_by_several_threads(many_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastnet.training._PREDICTED_AT_ONCE", 1)
+    network = replace(CASE, n_samples=3000).network()
+    x = np.random.default_rng(0).standard_normal((3000, 37)).astype(np.float32)
+    desired = network.predict(x, backend="exact")
+    for n_threads in (1, 2, 7):
+        fastnet.set_threads(n_threads)
+        assert_same_bits(network.predict(x), desired, f"{n_threads} threads")
+
+
+def test_several_fits_at_once(many_cores: None) -> None:
+    desired = CASE.train("exact")
+    fastnet.set_threads(2)
+    results: list[dict[str, np.ndarray]] = []
+    workers = [threading.Thread(target=lambda: results.append(CASE.train("numba"))) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(results) == len(workers)
+    for result in results:
+        assert_equal(result, desired, "side by side")
+    assert settings._state.busy == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("layer", ["omp", "tbb", "workqueue"])
+def test_after_a_fork(layer: str) -> None:
+    """In the child as in the parent, whose threads and locks it does not have; Numba's pools are never entered."""
+    code = """
+import os, sys
+import fastnet
+from fastnet import threads as settings
+from fastnet.kernels import threads
+from fastnet.testing.rungs import digest
+from tests.test_threads import CASE
+settings.usable_cores = lambda: 4
+threads.WORK_PER_THREAD = 1
+before = digest(CASE.train("numba"))
+settings._state.lock.acquire()
+child = os.fork()
+if child == 0:
+    os._exit(0 if digest(CASE.train("numba")) == before else 1)
+settings._state.lock.release()
+_, status = os.waitpid(child, 0)
+assert digest(CASE.train("numba")) == before
+assert "numba.np.ufunc.omppool" not in sys.modules and "numba.np.ufunc.workqueue" not in sys.modules
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    environment = {**os.environ, "NUMBA_THREADING_LAYER": layer}
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_threads_that_cannot_be_started(many_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    desired = CASE.train("exact")
+    start, started = _thread.start_new_thread, []
+
+    def first_only(function, arguments):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(start(function, arguments))
+        return started[-1]
+
+    monkeypatch.setattr(threads._thread, "start_new_thread", first_only)
+    assert_equal(trained(CASE, 3), desired, "alone")
+    assert started
+
+
+def test_an_error_in_another_thread_is_raised() -> None:
+    def member(thread: int, n_threads: int) -> int:
+        if thread == 1:
+            raise MemoryError("no more")
+        return n_threads
+
+    with pytest.raises(MemoryError, match="no more"):
+        threads.run_together(member, 2)
+
+
+def test_an_interrupt_lets_nobody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, begun = _thread.start_new_thread, []
+
+    def interrupted(function, arguments):
+        if begun:
+            raise KeyboardInterrupt
+        begun.append(start(function, arguments))
+
+    monkeypatch.setattr(threads._thread, "start_new_thread", interrupted)
+    ran: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        threads.run_together(lambda thread, n_threads: ran.append(thread) or 0, 3)
+    assert ran == []
+
+
+def test_small_steps_are_not_shared() -> None:
+    notebook = BENCHMARKS["notebook"].network().layout
+    wide = BENCHMARKS["mnist-like"].network().layout
+    assert threads.n_threads_for(notebook, 4, 64) == 1
+    assert threads.n_threads_for(wide, 128, 2) == 2
+    assert threads.n_threads_for(wide, 128, 64) > 2
+
+
+def test_threads_leave_cores_to_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "usable_cores", lambda: 4)
+    with settings.cores(3) as first, settings.cores(3) as second, settings.cores(3) as third:
+        assert (first, second, third) == (3, 1, 1)
+    assert settings._state.busy == 0
+
+
+def test_set_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "usable_cores", lambda: 4)
+    assert fastnet.get_threads() == 4
+    fastnet.set_threads(2)
+    try:
+        assert fastnet.get_threads() == 2
+        assert settings.most_threads(3) == 3
+        assert settings.most_threads(100) == 4
+        for wrong in (0, -1, 1.5, "2", True):
+            with pytest.raises((TypeError, ValueError), match="threads must be an integer of at least 1"):
+                fastnet.set_threads(wrong)
+        assert fastnet.get_threads() == 2
+    finally:
+        fastnet.set_threads(None)
