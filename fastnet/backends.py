@@ -11,6 +11,7 @@ from fastnet import threads
 from fastnet.validation import check_choice
 
 BACKENDS = ("numba", "exact", "numpy")
+_loaded: dict[str, Backend] = {}
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Backend:
     trainer : callable, optional
         Called with the most threads that a fit may use; returns the function that trains in place of `train`, and
         may keep memory from call to call.
+    forward_finite : callable, optional
+        `forward` for inputs that may not be finite: then it does nothing and returns False, else True.
     forward_together : callable, optional
         Called as ``forward_together(layout, parameters, x, out, rows_at_once, n_threads)``: `forward`, on pieces of
         so many rows.
@@ -35,6 +38,7 @@ class Backend:
     train: Callable[..., int]
     is_compiled: bool
     trainer: Callable[[int], Callable[..., int]] | None = None
+    forward_finite: Callable[..., bool] | None = None
     forward_together: Callable[..., None] | None = None
 
 
@@ -49,11 +53,24 @@ def load_backend(backend: Any) -> Backend:
     if isinstance(backend, Backend):
         return backend
     name = check_choice("backend", backend, BACKENDS, "a fastnet.backends.Backend")
+    if name not in _loaded:
+        _loaded[name] = _load(name)
+    return _loaded[name]
+
+
+def _load(name: str) -> Backend:
     if name == "numba":
         from fastnet.kernels import network as kernels
         from fastnet.kernels.threads import Trainer, forward_together
 
-        return Backend(kernels.forward, kernels.train, True, partial(Trainer, cores=threads.cores), forward_together)
+        return Backend(
+            kernels.forward,
+            kernels.train,
+            is_compiled=True,
+            trainer=partial(Trainer, cores=threads.cores),
+            forward_finite=kernels.forward_finite,
+            forward_together=forward_together,
+        )
     from fastnet.reference import blas, exact
     from fastnet.reference import network as reference
 

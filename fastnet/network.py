@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import cache
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from fastnet import persistence
 from fastnet.initialization import draw_parameters
 from fastnet.layout import (
     aligned_zeros,
@@ -27,6 +27,14 @@ from fastnet.validation import RandomSource, check_array
 if TYPE_CHECKING:
     from fastnet.backends import Backend
     from fastnet.history import History
+
+
+@cache
+def _training() -> Any:
+    """`fastnet.training`, which imports this module; asking for it anew takes a tenth of a small prediction."""
+    from fastnet import training
+
+    return training
 
 
 class Network:
@@ -337,7 +345,8 @@ class Network:
         progress : bool
             Whether to show a progress bar (needs tqdm).
         threads : int, optional
-            At most how many threads to use; the results do not depend on it. The kernels use one so far.
+            At most how many threads to use; None means as many as `fastnet.set_threads` was told. Results do not
+            depend on it, and small networks take one in any case.
         backend : {"numba", "exact", "numpy"} or Backend
             The kernels; the reference, which gives the same bits, slowly; plain NumPy with BLAS; or a
             `fastnet.backends.Backend` of your own.
@@ -365,9 +374,7 @@ class Network:
         >>> network.predict([[2.0]], backend="numpy").round(3).tolist()
         [[5.0]]
         """
-        from fastnet import training
-
-        return training.fit(
+        history: History = _training().fit(
             self,
             X,
             y,
@@ -386,8 +393,16 @@ class Network:
             threads=threads,
             backend=backend,
         )
+        return history
 
-    def predict(self, X: ArrayLike, backend: str | Backend = "numba") -> NDArray[np.floating]:
+    def predict(
+        self,
+        X: ArrayLike,
+        backend: str | Backend = "numba",
+        *,
+        out: NDArray[np.floating] | None = None,
+        threads: int | None = None,
+    ) -> NDArray[np.floating]:
         """The outputs for the rows of X.
 
         Parameters
@@ -396,25 +411,29 @@ class Network:
             Finite real numbers, rounded to `dtype`.
         backend : {"numba", "exact", "numpy"}
             As for `fit`.
+        out : numpy.ndarray, shape (n_samples, n_outputs), optional
+            Where to write the outputs: C-contiguous, of `dtype`. Apart from it, memory does not grow with X.
+        threads : int, optional
+            At most how many threads to use; None means as many as `fastnet.set_threads` was told. Results do not
+            depend on it.
 
         Returns
         -------
         (n_samples, n_outputs) array of `dtype`
-            The outputs, after the output activation.
+            The outputs, after the output activation; `out` if it is given.
 
         Raises
         ------
         TypeError, ValueError
-            If X does not fit the network, or there is no such backend.
+            If X or `out` does not fit the network, or there is no such backend.
 
         Examples
         --------
         >>> Network.from_arrays([[[2.0]]], [[1.0]]).predict([[3.0]], backend="numpy")
         array([[7.]])
         """
-        from fastnet import training
-
-        return training.predict(self, X, backend)
+        outputs: NDArray[np.floating] = _training().predict(self, X, backend, out, threads)
+        return outputs
 
     def fit_output_layer(self, X: ArrayLike, y: ArrayLike, backend: str | Backend = "numba") -> Self:
         """Set the last layer to the least-squares solution, given the layers below it.
@@ -484,6 +503,8 @@ class Network:
         >>> Network.load("network.npz") == network  # doctest: +SKIP
         True
         """
+        from fastnet import persistence
+
         persistence.write(path, self.architecture, self._weights, self._biases)
 
     @classmethod
@@ -500,6 +521,8 @@ class Network:
         Network
             The network, bit for bit, without the optimizer's state.
         """
+        from fastnet import persistence
+
         architecture, weights, biases = persistence.read(path)
         network = cls(**architecture)
         network._fill(weights, biases)

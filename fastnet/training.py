@@ -31,6 +31,7 @@ from fastnet.validation import (
     check_choice,
     check_integer,
     check_number,
+    check_output,
     check_random_source,
 )
 
@@ -47,6 +48,8 @@ _MOST_SPEEDS = 256
 _PREDICTED_AT_ONCE = 1 << 26
 #: Multiplications of a prediction that each thread is worth: some 0.3 ms.
 _PREDICTED_BY_THREAD = 1 << 23
+#: Inputs up to which a prediction is a few rows.
+_FEW_INPUTS = 4096
 #: Row indices of shuffled epochs that are drawn at a time.
 _INDICES_AT_ONCE = 1 << 20
 #: Epochs for which there is room at first, and whose learning rates are computed at a time.
@@ -320,7 +323,7 @@ class _Run:
             rows = self.samples.order[self.epoch - self.span_first - first_ordered, first:end]
         x = self.samples.x[rows]
         for n_layers in range(1, self.network.n_layers + 1):
-            if not np.isfinite(_outputs(self.network, n_layers, x, self.functions)).all():
+            if not np.isfinite(_hidden_outputs(self.network, n_layers, x, self.functions)).all():
                 return n_layers, False
         return self.network.n_layers, False
 
@@ -378,31 +381,75 @@ def _import_tqdm() -> Any:
     return tqdm
 
 
-def predict(network: Network, X: ArrayLike, backend: str | Backend) -> NDArray[np.floating]:
+def predict(
+    network: Network,
+    X: ArrayLike,
+    backend: str | Backend,
+    out: NDArray[np.floating] | None = None,
+    threads: int | None = None,
+) -> NDArray[np.floating]:
     """The network's outputs; `fastnet.Network.predict` describes the arguments."""
     functions = load_backend(backend)
-    return _outputs(network, network.n_layers, check_inputs(network, X), functions)
+    dtype = network.dtype
+    if (
+        type(X) is np.ndarray
+        and X.dtype is dtype
+        and out is None
+        and functions.forward_finite is not None
+        and 0 < X.size <= _FEW_INPUTS
+        and X.ndim == 2
+        and X.shape[1] == network.n_inputs
+        and X.flags.carray
+        and threads is None
+    ):
+        # A few rows of what kernels take: all the care below would take longer than they do.
+        out = np.empty((len(X), network.n_outputs), dtype)
+        if functions.forward_finite(network.layout, network.parameter_buffer, X, out):
+            return out
+        out = None
+    n_threads = most_threads(check_threads(threads))
+    x = check_inputs(network, X)
+    if out is None:
+        out = np.empty((len(x), network.n_outputs), dtype)
+    else:
+        check_output("out", out, (len(x), network.n_outputs), dtype)
+        if np.may_share_memory(x, out):
+            x = x.copy()
+    return _outputs(network, network.n_layers, x, out, functions, n_threads)
 
 
-def _outputs(network: Network, n_layers: int, x: NDArray[np.floating], functions: Backend) -> NDArray[np.floating]:
-    """The outputs of the network's first layers, in calls that are short enough for Ctrl-C."""
+def _outputs(
+    network: Network,
+    n_layers: int,
+    x: NDArray[np.floating],
+    out: NDArray[np.floating],
+    functions: Backend,
+    n_threads: int = 1,
+) -> NDArray[np.floating]:
+    """Write the outputs of the network's first layers, in calls that are short enough for Ctrl-C."""
     layout = network.layout[:n_layers]
-    out = np.empty((len(x), layout[-1, contract.N_OUTPUTS]), network.dtype)
     cost = network.n_parameters + 64 * sum(network.layer_sizes[1:])
     n_rows = max(contract.BLOCK_ROWS, _PREDICTED_AT_ONCE // cost)
-    # Threads take blocks of a multiple of the kernels' own, some for each of them.
-    n_threads = min(most_threads(None), len(x) * cost // _PREDICTED_BY_THREAD)
+    n_threads = min(n_threads, len(x) * cost // _PREDICTED_BY_THREAD)
     if functions.forward_together is not None and n_threads > 1:
         with cores(n_threads) as n_threads:
-            blocks = max(1, min(n_rows, len(x) // (4 * n_threads)) // contract.BLOCK_ROWS)
-            functions.forward_together(
-                layout, network.parameter_buffer, x, out, blocks * contract.BLOCK_ROWS, n_threads
-            )
+            # Some pieces for each thread, so that one that is held up takes fewer; of whole blocks of the kernels.
+            n_blocks = max(1, min(n_rows, len(x) // (4 * n_threads)) // contract.BLOCK_ROWS)
+            rows_at_once = n_blocks * contract.BLOCK_ROWS
+            functions.forward_together(layout, network.parameter_buffer, x, out, rows_at_once, n_threads)
         return out
     for low in range(0, len(x), n_rows):
         rows = slice(low, low + n_rows)
         functions.forward(layout, network.parameter_buffer, x[rows], out[rows])
     return out
+
+
+def _hidden_outputs(
+    network: Network, n_layers: int, x: NDArray[np.floating], functions: Backend
+) -> NDArray[np.floating]:
+    """The outputs of the network's first layers."""
+    out = np.empty((len(x), network.layer_sizes[n_layers]), network.dtype)
+    return _outputs(network, n_layers, x, out, functions)
 
 
 def fit_output_layer(network: Network, X: ArrayLike, y: ArrayLike, backend: str | Backend) -> None:
@@ -413,7 +460,7 @@ def fit_output_layer(network: Network, X: ArrayLike, y: ArrayLike, backend: str 
         )
     functions = load_backend(backend)
     samples = check_samples(network, X, y, contract.SQUARED_ERROR, None)
-    below = samples.x if network.n_layers == 1 else _outputs(network, network.n_layers - 1, samples.x, functions)
+    below = samples.x if network.n_layers == 1 else _hidden_outputs(network, network.n_layers - 1, samples.x, functions)
     terms = below.astype(np.float64)
     if not np.isfinite(terms).all():
         raise ValueError("X must give finite outputs of the layers below the last; some are NaN or infinite")

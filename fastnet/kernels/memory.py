@@ -7,6 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
@@ -93,6 +94,19 @@ def reserve(typing_context, pointer, count):
         return builder.bitcast(context.nrt.allocate(builder, size), values[0].type)
 
     return pointer(pointer, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def stack_memory(typing_context, pointer, size):
+    """Room for ``size``, a literal, elements of the pointer's dtype, until the function returns."""
+    count = size.literal_value
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        slot = cgutils.alloca_once(builder, ir.ArrayType(context.get_value_type(pointer.dtype), count))
+        slot.align = VECTOR_BYTES
+        return builder.bitcast(slot, values[0].type)
+
+    return pointer(pointer, size), codegen
 
 
 @intrinsic

@@ -64,6 +64,7 @@ from fastnet.kernels.memory import (
     release,
     reserve,
     splat,
+    stack_memory,
     store,
 )
 from fastnet.kernels.simd import Lanes, fma, staged
@@ -75,6 +76,9 @@ __all__ = ["forward", "gradient", "train"]
 #: layer: the inputs of its activation, its outputs, its deltas.
 (_Z, _A, _DELTA) = range(3)
 _PLAN_COLUMNS = 3
+#: Elements of the memory on the stack, and rows for which it is used.
+STACK_ELEMENTS = 8192
+FEW_ROWS = 16
 
 
 class _Net(NamedTuple):
@@ -229,30 +233,30 @@ def _rows_together(net):
 @jit_inline
 def _forward_rows(net, x, low, high):
     """Inputs and outputs of every layer's activation, for the rows of the view x from ``low`` to ``high``."""
-    source = x
+    source = view(x.data, x.first + low * x.row, x.row, x.column)
     for layer in range(net.n_layers):
         stride = entry(net.layout, layer, STRIDE)
-        z, a = _place(net, layer, _Z), _place(net, layer, _A)
-        product(
-            target(net.planes, z + low * stride, stride, False),
-            view(source.data, source.first + low * source.row, source.row, source.column),
-            view(net.parameters, entry(net.layout, layer, WEIGHTS), stride, 1),
-            view(net.parameters, entry(net.layout, layer, BIAS), 0, 1),
-            high - low,
-            entry(net.layout, layer, N_INPUTS),
-            stride,
-            net.scratch,
-        )
-        activations.forward_rows(
-            entry(net.layout, layer, ACTIVATION),
-            net.planes,
-            z + low * stride,
-            a + low * stride,
-            high - low,
-            entry(net.layout, layer, N_OUTPUTS),
-            stride,
-        )
+        z, a = _place(net, layer, _Z) + low * stride, _place(net, layer, _A) + low * stride
+        _layer_forward(net.layout, layer, net.parameters, source, net.planes, z, a, high - low, net.scratch)
         source = view(net.planes, a, stride, 1)
+
+
+@jit_inline
+def _layer_forward(layout, layer, parameters, source, planes, z, a, n_rows, scratch):
+    """Inputs and outputs of a layer's activation, written to positions z and a of the planes, for rows of a view."""
+    stride = entry(layout, layer, STRIDE)
+    product(
+        target(planes, z, stride, False),
+        source,
+        view(parameters, entry(layout, layer, WEIGHTS), stride, 1),
+        view(parameters, entry(layout, layer, BIAS), 0, 1),
+        n_rows,
+        entry(layout, layer, N_INPUTS),
+        stride,
+        scratch,
+    )
+    n_outputs = entry(layout, layer, N_OUTPUTS)
+    activations.forward_rows(entry(layout, layer, ACTIVATION), planes, z, a, n_rows, n_outputs, stride)
 
 
 @jit_inline
@@ -366,11 +370,17 @@ def _penalty(net, l2):
 
 
 @jit_inline
-def _is_finite(parameters, size):
-    total = splat(parameters, 0.0)
-    for index in range(0, size, lanes_of(parameters)):
-        total = _poisoned(total, load(parameters, index))
-    return all_zero(total)
+def _all_finite(data, size):
+    """Whether so many numbers are finite."""
+    lanes = lanes_of(data)
+    whole = size // lanes * lanes
+    total, rest = splat(data, 0.0), 0.0
+    for index in range(0, whole, lanes):
+        total = _poisoned(total, load(data, index))
+    for index in range(whole, size):
+        # Zero, or NaN.
+        rest += data[index] * 0.0
+    return all_zero(total) and rest == 0.0
 
 
 @jit_inline
@@ -417,28 +427,69 @@ def forward(layout, parameters, x, out):
     x : (n_samples, n_inputs) array, C-contiguous
     out : (n_samples, n_outputs) array
     """
-    n_samples = x.shape[0]
+    _check_forward(layout, parameters, x, out)
+    _forward(layout, parameters, x, out)
+    return out
+
+
+@jit
+def forward_finite(layout, parameters, x, out):
+    """`forward` if all numbers in x are finite; else nothing is written. Returns whether they are."""
+    _check_forward(layout, parameters, x, out)
+    if not _all_finite(pointer(x), x.size):
+        return False
+    _forward(layout, parameters, x, out)
+    return True
+
+
+@jit_inline
+def _check_forward(layout, parameters, x, out):
+    """Refuse arrays that do not fit together."""
     if parameters.size < layout_size(layout):
         raise ValueError("parameters must have the size of the layout")
-    if x.shape[1] != layout[0, N_INPUTS] or out.shape != (n_samples, layout[layout.shape[0] - 1, N_OUTPUTS]):
+    if x.shape[1] != layout[0, N_INPUTS] or out.shape != (x.shape[0], layout[layout.shape[0] - 1, N_OUTPUTS]):
         raise ValueError("x and out must have a column for each input and output of the network, and as many rows")
+
+
+@jit_inline
+def _forward(layout, parameters, x, out):
+    """`forward` with memory: on the stack for a few rows, so that nothing is allocated."""
+    table, data, n_layers, n_samples = pointer(layout), pointer(parameters), layout.shape[0], x.shape[0]
+    widest, most_terms = 0, 0
+    for layer in range(n_layers):
+        widest = most(widest, entry(table, layer, STRIDE))
+        most_terms = most(most_terms, entry(table, layer, N_INPUTS))
+    # So few rows are multiplied without scratch memory.
+    few = least(n_samples, FEW_ROWS)
+    if n_samples == few and 2 * padded(data, few) * widest <= STACK_ELEMENTS:
+        _forward_blocks(table, n_layers, data, x, out, few, widest, stack_memory(data, STACK_ELEMENTS))
+        return
     block_rows = least(n_samples, BLOCK_ROWS)
-    parts = _parts(pointer(layout), layout.shape[0], pointer(parameters), block_rows, 0, 0, 1)
-    memory = reserve(pointer(parameters), parts.end)
+    size = 2 * padded(data, block_rows) * widest + scratch_size(data, most_terms, block_rows)
+    memory = reserve(data, size + lanes_of(data))
     if is_nowhere(memory):
         raise MemoryError
-    net = _make_net(pointer(layout), layout.shape[0], pointer(parameters), parts, block_rows, memory, 0)
-    _fill(net, block_rows, 0)
-    last = layout.shape[0] - 1
-    n_inputs, stride = layout[0, N_INPUTS], layout[last, STRIDE]
-    for low in range(0, n_samples, BLOCK_ROWS):
-        n_rows = least(BLOCK_ROWS, n_samples - low)
-        _forward_rows(net, view(pointer(x), low * n_inputs, n_inputs, 1), 0, n_rows)
-        for row in range(n_rows):
-            for unit in range(layout[last, N_OUTPUTS]):
-                out[low + row, unit] = net.planes[_place(net, last, _A) + row * stride + unit]
+    _forward_blocks(table, n_layers, data, x, out, block_rows, widest, aligned(memory))
     release(memory)
-    return out
+
+
+@jit_part
+def _forward_blocks(layout, n_layers, parameters, x, out, block_rows, widest, memory):
+    """`forward` for blocks of so many rows; the memory holds two planes, then what products need."""
+    values, n_inputs, n_samples = pointer(x), x.shape[1], x.shape[0]
+    plane = padded(parameters, block_rows) * widest
+    scratch = moved(memory, 2 * plane)
+    last = n_layers - 1
+    stride = entry(layout, last, STRIDE)
+    for first in range(0, n_samples, block_rows):
+        n_rows = least(block_rows, n_samples - first)
+        source = view(values, first * n_inputs, n_inputs, 1)
+        for layer in range(n_layers):
+            _layer_forward(layout, layer, parameters, source, memory, 0, plane, n_rows, scratch)
+            source = view(memory, plane, entry(layout, layer, STRIDE), 1)
+        for row in range(n_rows):
+            for unit in range(entry(layout, last, N_OUTPUTS)):
+                out[first + row, unit] = memory[plane + row * stride + unit]
 
 
 @jit
@@ -658,7 +709,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
             records.mean_absolute_error[epoch] = error_sum / (n_samples * n_outputs)
         loss_sum, error_sum, weight_sum, batch_weight = 0.0, 0.0, 0.0, 0.0
         first, low = 0, 0
-        if not (isfinite(mean_loss) and _is_finite(net.parameters, state.size)):
+        if not (isfinite(mean_loss) and _all_finite(net.parameters, state.size)):
             status = NOT_FINITE
             break
         epoch += 1
