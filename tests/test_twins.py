@@ -78,6 +78,7 @@ HELPERS = {
         "copy_row": "on pointers: copies a row by vectors",
         "odd_stride": "says how far apart rows lie best",
         "row_sum": "on pointers: the gradient of biases in the training loop",
+        "row_product": "on pointers: a row times a matrix, for the prediction of a few rows",
     },
     "fastnet.kernels.losses": {
         "case_of": "tells the formulas which loss and output activation belong together",
@@ -95,6 +96,7 @@ HELPERS = {
         "step_span": "on pointers: the step of the training loop",
     },
     "fastnet.kernels.network": {
+        "forward_finite": "forward, and whether what comes out is finite, in one call",
         "train_member": "train, as one of several threads",
         "workspace_size": "says what memory train_member needs",
     },
