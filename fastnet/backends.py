@@ -25,8 +25,8 @@ class Backend:
     is_compiled : bool
         Whether `train` is one step to Python: signal handlers run before or after it, not within.
     trainer : callable, optional
-        Called with the most threads that a fit may use; returns the function that trains in place of `train`, and
-        may keep memory from call to call.
+        Called with a `fastnet.contract.Execution` and then as `train` but for the last two arguments; returns the
+        function that trains in place of `train`, and may keep memory from call to call.
     forward_finite : callable, optional
         `forward` for inputs that may not be finite: then it does nothing and returns False, else True.
     forward_together : callable, optional
@@ -37,7 +37,7 @@ class Backend:
     forward: Callable[..., Any]
     train: Callable[..., int]
     is_compiled: bool
-    trainer: Callable[[int], Callable[..., int]] | None = None
+    trainer: Callable[..., Callable[..., int]] | None = None
     forward_finite: Callable[..., bool] | None = None
     forward_together: Callable[..., None] | None = None
 
@@ -61,13 +61,14 @@ def load_backend(backend: Any) -> Backend:
 def _load(name: str) -> Backend:
     if name == "numba":
         from fastnet.kernels import network as kernels
-        from fastnet.kernels.threads import Trainer, forward_together
+        from fastnet.kernels.threads import forward_together
+        from fastnet.kernels.trainers import trainer
 
         return Backend(
             kernels.forward,
             kernels.train,
             is_compiled=True,
-            trainer=partial(Trainer, cores=threads.cores),
+            trainer=partial(trainer, cores=threads.cores),
             forward_finite=kernels.forward_finite,
             forward_together=forward_together,
         )

@@ -173,6 +173,17 @@ class Progress(NamedTuple):
     mean_absolute_error: NDArray[np.float64]
 
 
+class Execution(NamedTuple):
+    """How a fit is to be carried out: nothing of it changes a bit."""
+
+    most_threads: int
+    #: Whether to compile for the network alone: True, False, or "auto", where that pays.
+    specialize: bool | str
+    n_epochs: int
+    #: Whether the samples will have an order in each epoch.
+    ordered: bool
+
+
 #: Positions in `Progress.cursor`: the epoch, its next batch's first row, the batch's next row,
 #: the epoch to stop before, and the epoch of the first row of `Samples.order`.
 (EPOCH, BATCH_START, NEXT_ROW, STOP_EPOCH, FIRST_ORDERED_EPOCH) = range(5)

@@ -299,6 +299,7 @@ class Network:
         callback: Callable[[int, History], Any] | None = None,
         progress: bool = False,
         threads: int | None = None,
+        specialize: bool | str = "auto",
         backend: str | Backend = "numba",
     ) -> History:
         """Train in place, from the present parameters and, with the same optimizer, its present state.
@@ -347,6 +348,10 @@ class Network:
         threads : int, optional
             At most how many threads to use; None means as many as `fastnet.set_threads` was told. Results do not
             depend on it, and small networks take one in any case.
+        specialize : {"auto", True, False}
+            Whether to compile kernels for this small network alone, which takes most of a second and then trains the
+            smallest two to four times as fast; they are kept on disk. "auto" does it where fits like this one have
+            been asked for so many epochs that it pays, or where it has been done before. Results do not depend on it.
         backend : {"numba", "exact", "numpy"} or Backend
             The kernels; the reference, which gives the same bits, slowly; plain NumPy with BLAS; or a
             `fastnet.backends.Backend` of your own.
@@ -391,6 +396,7 @@ class Network:
             callback=callback,
             progress=progress,
             threads=threads,
+            specialize=specialize,
             backend=backend,
         )
         return history

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnet import contract
 from fastnet.backends import Backend, load_backend
-from fastnet.contract import Objective, Progress, Samples, Update
+from fastnet.contract import Execution, Objective, Progress, Samples, Update
 from fastnet.history import DivergenceError, History
 from fastnet.interruption import held_interrupt
 from fastnet.layout import aligned_zeros
@@ -104,6 +104,7 @@ def fit(
     callback: Callback | None,
     progress: bool,
     threads: int | None,
+    specialize: bool | str,
     backend: str | Backend,
 ) -> History:
     """Train a network in place; `fastnet.Network.fit` describes the arguments."""
@@ -119,6 +120,8 @@ def fit(
     if report_every is not None:
         report_every = check_integer("report_every", report_every, 1)
     n_threads = most_threads(check_threads(threads))
+    if not isinstance(specialize, bool | np.bool_):
+        check_choice("specialize", specialize, ("auto",), "True or False")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable; got {callback!r} of type {type(callback).__name__}")
     if progress:
@@ -130,8 +133,8 @@ def fit(
     objective = Objective(loss_code, parameter, reduction == "mean", l2, batch_size)
     _check_parameters(network)
     state = TrainingState.for_fit(network, optimizer, seed, shuffle)
-    train = functions.train if functions.trainer is None else functions.trainer(n_threads)
-    run = _Run(network, samples, objective, state, functions, train, epochs, report_every, shuffle)
+    execution = Execution(n_threads, specialize, epochs, shuffle)
+    run = _Run(network, samples, objective, state, functions, execution, report_every)
     # Compilation, which Ctrl-C ends as it ends anything, is over before signals are held back.
     run.train(0)
     network._training = state
@@ -152,14 +155,13 @@ class _Run:
         objective: Objective,
         state: TrainingState,
         functions: Backend,
-        train: Callable[..., int],
-        epochs: int,
+        execution: Execution,
         report_every: int | None,
-        shuffle: bool,
     ) -> None:
         self.network, self.samples, self.objective, self.state = network, samples, objective, state
-        self.functions, self._train = functions, train
-        self.epochs, self.report_every, self.shuffle = epochs, report_every, shuffle
+        self.functions, self.report_every = functions, report_every
+        self.epochs, self.shuffle = execution.n_epochs, execution.ordered
+        epochs, shuffle = self.epochs, self.shuffle
         n_samples, batch_size = len(samples.x), objective.batch_size
         self.n_batches = -(-n_samples // batch_size)
         self.blocks_per_epoch = n_samples // batch_size * _n_blocks(batch_size) + _n_blocks(n_samples % batch_size)
@@ -180,6 +182,10 @@ class _Run:
             aligned_zeros(network.parameter_buffer.size, network.dtype),
         )
         self._begin_span(0)
+        self._train = functions.train
+        if functions.trainer is not None:
+            arguments = (network.layout, network.parameter_buffer, samples, objective, self.update)
+            self._train = functions.trainer(execution, *arguments)
 
     def _begin_span(self, epoch: int) -> None:
         """Make the records for the next epochs: cursor, learning rates and curves count from this one."""

@@ -9,7 +9,9 @@ import sys
 import pytest
 
 from fastnet.testing.rungs import digest
-from tests.equality import cpu_cases
+from tests.equality import cpu_cases, small_cases
+
+CASES = [*cpu_cases(), *small_cases()]
 
 # Numba keeps the host's features unless they are cleared: with the name alone AVX-512 stays on.
 CPUS = {"AVX2 and FMA": "haswell", "no FMA": "nehalem"}
@@ -18,7 +20,7 @@ CPUS = {"AVX2 and FMA": "haswell", "no FMA": "nehalem"}
 @pytest.fixture(scope="module")
 def desired() -> list[str]:
     """Digests of the exact reference."""
-    return [digest(case.train("exact")) for case in cpu_cases()]
+    return [digest(case.train("exact")) for case in CASES]
 
 
 @pytest.mark.parametrize("cpu", CPUS.values(), ids=CPUS.keys())
@@ -35,9 +37,9 @@ def test_other_cpus_give_the_same_bits(cpu: str, desired: list[str]) -> None:
     assert completed.returncode == 0, completed.stderr
     compiled_for, *actual = completed.stdout.splitlines()
     assert compiled_for.strip() == cpu
-    differing = [case for case, a, b in zip(cpu_cases(), actual, desired, strict=True) if a != b]
+    differing = [case for case, a, b in zip(CASES, actual, desired, strict=True) if a != b]
     assert differing == []
 
 
 def test_this_cpu_gives_the_bits_of_the_reference(desired: list[str]) -> None:
-    assert [digest(case.train("numba")) for case in cpu_cases()] == desired
+    assert [digest(case.train("numba")) for case in CASES] == desired

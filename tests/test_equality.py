@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fastnet import contract
-from fastnet.testing.cases import HIDDEN, NOTEBOOK, OPTIMIZERS, Case
+from fastnet.testing.cases import BENCHMARKS, HIDDEN, NOTEBOOK, OPTIMIZERS, Case
 from tests.support import assert_same_bits
 
 
-def assert_equal_training(case: Case) -> None:
+def assert_equal_training(case: Case, **how: Any) -> None:
     """Train on both backends and compare all that is left behind."""
-    actual, desired = case.train("numba"), case.train("exact")
+    actual, desired = case.train("numba", **how), case.train("exact")
     assert actual.keys() == desired.keys()
     for name in desired:
         try:
@@ -119,6 +120,17 @@ def test_batches_of_several_blocks(dtype: str, batch_size: int | None) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_notebook(dtype: str) -> None:
     assert_equal_training(replace(NOTEBOOK, dtype=dtype, seed=4))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_what_is_benchmarked(name: str, dtype: str) -> None:
+    """As it is timed, but for its length: one whole batch and a smaller one, or a part of a batch of a wide network."""
+    case = BENCHMARKS[name]
+    n_samples = case.n_samples if case.batch_size is None else case.batch_size + 9
+    if case.layer_sizes[:2] == (784, 512):
+        n_samples = 33
+    assert_equal_training(replace(case, dtype=dtype, epochs=1, n_samples=n_samples))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -46,7 +46,8 @@ PAIRS: dict[str, tuple[ModuleType, list[ModuleType]]] = {
 }
 
 #: Modules of the kernels that hold no functions on arrays: what the others are built of.
-BUILDING_BLOCKS = {"compiler", "formulas", "jit", "memory", "simd", "team", "threads", "tiles"}
+BUILDING_BLOCKS = {"compiler", "formulas", "jit", "memory", "simd", "team", "threads", "tiles", "trainers"}
+BUILDING_BLOCKS |= {"plans", "small", "tracing"}
 
 #: Public functions and classes that have no twin, and why.
 HELPERS = {

@@ -132,8 +132,7 @@ def _softmax_row(buffer, z, a, n_units):
     lanes = lanes_of(buffer)
     largest = buffer[z]
     for unit in range(1, n_units):
-        if buffer[z + unit] > largest:
-            largest = buffer[z + unit]
+        largest = _larger(largest, buffer[z + unit])
     shift = splat(buffer, largest)
     for offset in range(0, n_units, lanes):
         shifted = _minus(load(buffer, z + offset), shift)

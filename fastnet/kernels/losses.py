@@ -15,7 +15,7 @@ from fastnet.contract import CROSS_ENTROPY, MATCHED, SOFTMAX
 from fastnet.kernels.activations import backward, join_padded, log_softmax, softmax_backward_row
 from fastnet.kernels.formulas import activations, arithmetic, losses
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.memory import keep_first, lanes_of, least, load, pointer, splat, store
+from fastnet.kernels.memory import keep_first, lanes_of, least, load, pointer, splat, start, store
 from fastnet.kernels.simd import Lanes, absolute, fma, plus, staged
 
 __all__ = ["delta", "loss"]
@@ -123,7 +123,7 @@ def sum_rows(output, samples, first_row, n_rows, sums):
     buffer, stride, lanes = output.buffer, output.stride, lanes_of(output.buffer)
     loss, error = 0.0, 0.0
     for unit in range(0, output.n_units, lanes):
-        total_loss, total_distance = splat(buffer, 0.0), splat(buffer, 0.0)
+        total_loss, total_distance = start(sums, 0), start(sums, lanes)
         offset = unit
         for row in range(first_row, first_row + n_rows):
             factor = splat(buffer, samples.weight[samples.order[row]])

@@ -306,6 +306,17 @@ def splat(typing_context, pointer, value):
 
 
 @intrinsic
+def start(typing_context, pointer, index):
+    """What a sum begins with that is stored ``index`` elements on: +0 (in `tracing` a group of rows goes on)."""
+    vector = Vector(pointer.dtype)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return ir.Constant(context.get_value_type(vector), None)
+
+    return vector(pointer, types.intp), codegen
+
+
+@intrinsic
 def keep_first(typing_context, vector, count):
     """The first ``count`` lanes, and +0 in the others."""
 

@@ -370,17 +370,37 @@ def _penalty(net, l2):
 
 
 @jit_inline
+def _sum_rows(net, samples, first_row, n_rows):
+    """`losses.sum_rows` for a block."""
+    return losses.sum_rows(_output(net), samples, first_row, n_rows, net.sums)
+
+
+@jit_inline
+def _add_weights(net, samples, first_row, n_rows, total):
+    """The samples' weights, added to ``total`` in order."""
+    for row in range(first_row, first_row + n_rows):
+        total += np.float64(samples.weight[samples.order[row]])
+    return total
+
+
+@jit_inline
+def _is_finite(data, size):
+    """Whether the numbers of so many elements, which are whole vectors, are finite."""
+    total = splat(data, 0.0)
+    for index in range(0, size, lanes_of(data)):
+        total = _poisoned(total, load(data, index))
+    return all_zero(total)
+
+
+@jit_inline
 def _all_finite(data, size):
     """Whether so many numbers are finite."""
-    lanes = lanes_of(data)
-    whole = size // lanes * lanes
-    total, rest = splat(data, 0.0), 0.0
-    for index in range(0, whole, lanes):
-        total = _poisoned(total, load(data, index))
+    whole = size // lanes_of(data) * lanes_of(data)
+    rest = 0.0
     for index in range(whole, size):
         # Zero, or NaN.
         rest += data[index] * 0.0
-    return all_zero(total) and rest == 0.0
+    return rest == 0.0 and _is_finite(data, whole)
 
 
 @jit_inline
@@ -615,7 +635,14 @@ def _train(layout, parameters, samples, objective, update, progress, n_blocks, m
         _fill(net, block_rows, 0 if is_ordered else samples.x.shape[0])
     wait(team)
     order = pointer(samples.order) if is_ordered else net.natural
-    records = _Records(
+    rows, state = _sample_rows(samples, order, is_ordered), optimizers.state_of(update, parameters.size)
+    return _run(net, rows, objective, state, _records_of(update, progress), team, n_blocks)
+
+
+@jit_inline
+def _records_of(update, progress):
+    """The pointers of a `Progress`."""
+    return _Records(
         pointer(progress.cursor),
         pointer(progress.sums),
         pointer(progress.gradient),
@@ -623,8 +650,6 @@ def _train(layout, parameters, samples, objective, update, progress, n_blocks, m
         pointer(progress.mean_absolute_error),
         pointer(update.learning_rates),
     )
-    rows, state = _sample_rows(samples, order, is_ordered), optimizers.state_of(update, parameters.size)
-    return _run(net, rows, objective, state, records, team, n_blocks)
 
 
 @jit_inline
@@ -674,11 +699,10 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         wait(team)
         if low == first:
             batch_weight = 0.0
-        loss, error = losses.sum_rows(_output(net), samples, first_row, n_rows, net.sums)
+        loss, error = _sum_rows(net, samples, first_row, n_rows)
         loss_sum += loss
         error_sum += error
-        for row in range(first_row, first_row + n_rows):
-            batch_weight += np.float64(samples.weight[samples.order[row]])
+        batch_weight = _add_weights(net, samples, first_row, n_rows, batch_weight)
         add = low > first
         low += n_rows
         scale, rate, learning_rate, steps = 1.0, 0.0, 0.0, False
@@ -709,7 +733,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
             records.mean_absolute_error[epoch] = error_sum / (n_samples * n_outputs)
         loss_sum, error_sum, weight_sum, batch_weight = 0.0, 0.0, 0.0, 0.0
         first, low = 0, 0
-        if not (isfinite(mean_loss) and _all_finite(net.parameters, state.size)):
+        if not (isfinite(mean_loss) and _is_finite(net.parameters, state.size)):
             status = NOT_FINITE
             break
         epoch += 1

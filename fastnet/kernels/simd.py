@@ -130,9 +130,16 @@ class Lanes:
     def __le__(self, other: Lanes | float) -> Lanes:
         return self._with(self.builder.fcmp_ordered("<=", self.value, self.like(other)))
 
+    def __bool__(self) -> bool:
+        raise TypeError("what is known only when the code runs cannot decide which code is emitted")
+
     def equals(self, other: Lanes | float) -> Lanes:
         """``self == other`` per lane; false for NaN."""
         return self._with(self.builder.fcmp_ordered("==", self.value, self.like(other)))
+
+    def differs(self, other: Lanes | float) -> Lanes:
+        """``self != other`` per lane; true for NaN."""
+        return self._with(self.builder.fcmp_unordered("!=", self.value, self.like(other)))
 
     def bits(self) -> Lanes:
         """The same bits as integers."""
@@ -203,11 +210,13 @@ def select(condition: Lanes, yes: Lanes | float, no: Lanes | float) -> Lanes:
     return Lanes(model.builder, chosen)
 
 
-def switch(builder: ir.IRBuilder, code: ir.Value, cases: Mapping[int, Callable[[], Lanes]]) -> Lanes:
+def switch(builder: ir.IRBuilder, code: ir.Value | int, cases: Mapping[int, Callable[[], Lanes]]) -> Lanes:
     """The value of the case whose key is ``code``: a branch, so that only one case is computed.
 
-    The last case serves every other code.
+    The last case serves every other code. A code that is known leaves no branch.
     """
+    if isinstance(code, int):
+        return cases.get(code, cases[[*cases][-1]])()
     done = builder.append_basic_block("switch.done")
     blocks = {key: builder.append_basic_block(f"switch.{key}") for key in cases}
     branch = builder.switch(code, blocks[[*cases][-1]])

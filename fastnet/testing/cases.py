@@ -111,13 +111,16 @@ class Case:
             "seed": self.seed,
         }
 
-    def setup(self, backend: str | Backend) -> Callable[[], dict[str, NDArray[Any]]]:
-        """Prepare the training; the function returned trains, and returns all that is left by name."""
+    def setup(self, backend: str | Backend, **how: Any) -> Callable[[], dict[str, NDArray[Any]]]:
+        """Prepare the training; the function returned trains, and returns all that is left by name.
+
+        ``how`` are arguments of `fastnet.Network.fit` that do not change results: ``threads``, ``specialize``.
+        """
         network, (x, y, weight) = self.network(), self.data()
 
         def train() -> dict[str, NDArray[Any]]:
             try:
-                history = network.fit(x, y, sample_weight=weight, backend=backend, **self.settings)
+                history = network.fit(x, y, sample_weight=weight, backend=backend, **self.settings, **how)
             except DivergenceError as error:
                 # A start that diverges has to do so alike.
                 return {"divergence": np.array([error.epoch, error.layer]), "loss_curve": error.history.loss_curve}
@@ -132,9 +135,9 @@ class Case:
 
         return train
 
-    def train(self, backend: str | Backend) -> dict[str, NDArray[Any]]:
+    def train(self, backend: str | Backend, **how: Any) -> dict[str, NDArray[Any]]:
         """Prepare and train."""
-        return self.setup(backend)()
+        return self.setup(backend, **how)()
 
 
 NOTEBOOK = Case((3, 4, 1), "sigmoid", "sigmoid", "squared_error", "sgd", "float64", False, 4, None, 5001, "sum")

@@ -1,0 +1,436 @@
+"""Training of small networks in registers: `fastnet.kernels.network`, traced for one architecture.
+
+The loop over epochs and batches is that of every training, `network._run`; what it calls to work on numbers is traced
+(`fastnet.kernels.tracing`), with the sizes of a `fastnet.kernels.plans.Plan`. What stays from batch to batch lies in a
+stack slot, of which LLVM makes registers, because nothing else points into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fastnet import contract
+from fastnet.contract import BIAS, N_INPUTS, STRIDE, VECTOR_BYTES, WEIGHTS
+from fastnet.kernels import losses, network, optimizers
+from fastnet.kernels.jit import jit, jit_inline
+from fastnet.kernels.linear import View
+from fastnet.kernels.memory import pointer
+from fastnet.kernels.plans import Plan, SlotType
+from fastnet.kernels.simd import INTP, Lanes
+from fastnet.kernels.team import Team, alone
+from fastnet.kernels.tracing import Places, Registers, Trace, interleave, traced
+
+
+class _Net(NamedTuple):
+    """What `network._run` reads of a network."""
+
+    layout: Any
+    n_layers: int
+    #: The address of the slot.
+    parameters: Any
+    gathered: Any
+
+
+class _Here:
+    """The order of rows that are numbered as they are taken."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return index
+
+
+class _Ones:
+    """Weights of samples that have none."""
+
+    def __getitem__(self, index: Any) -> float:
+        return 1.0
+
+
+class _Settings:
+    """Settings of an optimizer, one of which decides what is traced."""
+
+    def __init__(self, scope: _Scope, pointer: ir.Value) -> None:
+        self.scope, self.pointer = scope, pointer
+
+    def __getitem__(self, index: int) -> Any:
+        if self.scope.plan.optimizer == contract.SGD and index == contract.SGD_NESTEROV:
+            return float(self.scope.plan.is_nesterov)
+        return Lanes(self.scope.builder, self.scope.builder.load(self.scope.moved(self.pointer, index)))
+
+
+class _Scope:
+    """Where a traced function works, in the middle of lowering: one block of a plan's training."""
+
+    def __init__(self, builder: ir.IRBuilder, plan: Plan, slot: ir.Value) -> None:
+        self.builder, self.plan, self.slot = builder, plan, slot
+        self.trace = Trace(builder, plan.element, plan.lanes)
+        self.first = len(builder.block.instructions)
+
+    def registers(self) -> Registers:
+        """Registers with nothing in them."""
+        return Registers(self.trace)
+
+    def moved(self, pointer: ir.Value, count: ir.Value | int) -> ir.Value:
+        """A pointer, ``count`` elements on."""
+        return self.builder.gep(pointer, [ir.Constant(INTP, count) if isinstance(count, int) else count])
+
+    def load(self, pointer: ir.Value, count: int) -> Lanes:
+        """The vector of so many elements that lies anywhere."""
+        kind = ir.VectorType(self.plan.element, count)
+        address = self.builder.bitcast(pointer, kind.as_pointer())
+        return Lanes(self.builder, self.builder.load(address, align=self.plan.bits // 8))
+
+    def store(self, pointer: ir.Value, value: Lanes) -> None:
+        """Store a vector anywhere."""
+        address = self.builder.bitcast(pointer, value.value.type.as_pointer())
+        self.builder.store(value.value, address, align=self.plan.bits // 8)
+
+    def part(self, name: str) -> Registers:
+        """What is in a part of the slot."""
+        registers = self.registers()
+        for places, width, address in self._vectors(name):
+            registers.store(places, self.load(address, width * len(places)))
+        return registers
+
+    def keep(self, name: str, registers: Registers) -> None:
+        """Put registers into a part of the slot."""
+        for places, _, address in self._vectors(name):
+            self.store(address, registers.load(places))
+
+    def clear(self, name: str) -> None:
+        """Fill a part of the slot with zeros."""
+        for places, width, address in self._vectors(name):
+            kind = ir.VectorType(self.plan.element, width * len(places))
+            self.store(address, Lanes(self.builder, ir.Constant(kind, None)))
+
+    def read_in(self, name: str, array: ir.Value) -> None:
+        """Fill a part of the slot from a buffer."""
+        for places, width, address in self._vectors(name):
+            registers = self.registers()
+            for position in places:
+                registers.store(position, self.load(self.moved(array, position), width))
+            self.store(address, registers.load(places))
+
+    def write_out(self, name: str, array: ir.Value) -> None:
+        """Write a part of the slot to a buffer."""
+        registers = self.part(name)
+        for places, _, _ in self._vectors(name):
+            for position in places:
+                self.store(self.moved(array, position), registers.load(position))
+
+    def _vectors(self, part: str) -> Iterator[tuple[Places, int, ir.Value]]:
+        """The vectors of a part: positions, elements of each, and the address in the slot."""
+        number = 0
+        for name, vectors in self.plan.parts.items():
+            for places, width in vectors:
+                if name == part:
+                    yield places, width, self.moved(self.slot, number * self.plan.lanes)
+                number += 1
+
+    def net(self, n_rows: int) -> Any:
+        """The network of `fastnet.kernels.network`, with planes for blocks of so many rows."""
+        plan, planes, end = self.plan, [], 0
+        for layer in plan.layers:
+            for _ in range(3):
+                planes.append(end)
+                end += n_rows * layer[STRIDE]
+        free, sums = self.registers(), self.part("sums") if plan.is_grouped or n_rows == 0 else self.registers()
+        table = tuple(entry for layer in plan.layers for entry in layer)
+        distances = end + n_rows * plan.layers[-1][STRIDE]
+        return network._Net(
+            table,
+            len(plan.layers),
+            self.part("parameters"),
+            planes,
+            free,
+            end,
+            distances,
+            self.registers(),
+            None,
+            None,
+            None,
+            sums,
+        )
+
+    def samples(self, n_rows: int, samples: Any, first: ir.Value) -> Any:
+        """The rows of samples from one on, in registers, numbered from 0."""
+        plan, stride = self.plan, self.plan.layers[-1][STRIDE]
+        n_inputs = plan.layers[0][N_INPUTS]
+        x, y, weight = self.registers(), self.registers(), self.registers()
+        for row in range(n_rows):
+            sample = ir.Constant(INTP, row) if plan.is_whole else self.builder.add(first, ir.Constant(INTP, row))
+            if plan.ordered:
+                sample = self.builder.load(self.moved(samples.order, sample))
+            x_row = self.moved(samples.x, self.builder.mul(sample, ir.Constant(INTP, n_inputs)))
+            for column in range(n_inputs):
+                x.elements[row * n_inputs + column] = (self.builder.load(self.moved(x_row, column)), None)
+            y_row = self.moved(samples.y, self.builder.mul(sample, ir.Constant(INTP, stride)))
+            y.store(row * stride, self.load(y_row, plan.parts["sums"][0][1]))
+            if plan.weighted:
+                weight.elements[row] = (self.builder.load(self.moved(samples.weight, sample)), None)
+        return losses.SampleRows(x, y, weight if plan.weighted else _Ones(), _Here(), n_rows, n_inputs, plan.ordered)
+
+    def interleave(self) -> None:
+        """Put what was emitted in order."""
+        interleave(self.builder.block, self.first)
+
+
+_ALONE = Team(None, 0, 1)
+
+
+def _unpacked(builder: ir.IRBuilder, kind: types.NamedTuple, value: ir.Value) -> Any:
+    """The fields of a jitted named tuple."""
+    return kind.instance_class(*(builder.extract_value(value, number) for number in range(len(kind))))
+
+
+def _plan_of(net: types.NamedTuple) -> Plan:
+    return net.types[net.fields.index("parameters")].plan  # type: ignore[no-any-return]
+
+
+@intrinsic
+def _reserve(typing_context, plan):
+    """The stack slot of a plan."""
+    frozen = plan.plan
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        n_vectors = sum(map(len, frozen.parts.values()))
+        slot = cgutils.alloca_once(builder, ir.ArrayType(frozen.element, n_vectors * frozen.lanes))
+        slot.align = VECTOR_BYTES
+        return builder.bitcast(slot, frozen.element.as_pointer())
+
+    return SlotType(frozen)(plan), codegen
+
+
+@intrinsic
+def _read_in(typing_context, slot, parameters, slots, gradient):
+    """Fill the slot."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        scope = _Scope(builder, slot.plan, values[0])
+        for name, array in zip(("parameters", "slots", "gradient"), values[1:], strict=True):
+            scope.read_in(name, array)
+        return context.get_dummy_value()
+
+    return types.none(slot, parameters, slots, gradient), codegen
+
+
+@intrinsic
+def _write_out(typing_context, slot, parameters, slots, gradient):
+    """Write parameters, state and gradient to their arrays."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        scope = _Scope(builder, slot.plan, values[0])
+        for name, array in zip(("parameters", "slots", "gradient"), values[1:], strict=True):
+            scope.write_out(name, array)
+        return context.get_dummy_value()
+
+    return types.none(slot, parameters, slots, gradient), codegen
+
+
+@intrinsic
+def _block_rows(typing_context, net, x, samples, first_row, objective, low, high):
+    """`network._block_rows`, then the sums over the rows and the gradient."""
+    plan = _plan_of(net)
+
+    def emit(builder: ir.IRBuilder, slot: ir.Value, n_rows: int, values: Any, first: ir.Value, parameter: Any) -> None:
+        scope = _Scope(builder, plan, slot)
+        traced_net, rows = scope.net(n_rows), scope.samples(n_rows, values, first)
+        aim = contract.Objective(plan.loss, parameter, plan.mean, 0.0, plan.batch_rows)
+        inputs = View(rows.x, 0, rows.n_inputs, 1)
+        gradient = scope.part("gradient") if plan.is_grouped else scope.registers()
+        records = network._Records(None, None, gradient, None, None, None)
+        traced(network._block_rows)(traced_net, inputs, rows, 0, aim, 0, n_rows)
+        traced(network._sum_rows)(traced_net, rows, 0, n_rows)
+        traced(network._update)(
+            traced_net, inputs, n_rows, records, plan.is_grouped, False, aim, None, 1.0, 0.0, 0.0, _ALONE
+        )
+        scope.keep("sums", traced_net.sums)
+        scope.keep("gradient", gradient)
+        scope.interleave()
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        slot, pointers = _unpacked(builder, net, values[0]).parameters, _unpacked(builder, samples, values[2])
+        parameter: Any = Lanes(builder, _unpacked(builder, objective, values[4]).parameter)
+        first, n_rows = values[3], builder.sub(values[6], values[5])
+        rest, sizes = n_rows, {plan.batch_rows, plan.tail_rows}
+        if plan.is_grouped:
+            group = ir.Constant(INTP, plan.group_rows)
+            n_groups, rest = builder.udiv(n_rows, group), builder.urem(n_rows, group)
+            sizes = {size % plan.group_rows for size in sizes}
+            scope = _Scope(builder, plan, slot)
+            scope.clear("sums")
+            scope.clear("gradient")
+            with cgutils.for_range(builder, n_groups) as loop:
+                emit(
+                    builder,
+                    slot,
+                    plan.group_rows,
+                    pointers,
+                    builder.add(first, builder.mul(loop.index, group)),
+                    parameter,
+                )
+            first = builder.add(first, builder.mul(n_groups, group))
+        if sizes == {plan.batch_rows, 0} and not plan.is_grouped:
+            emit(builder, slot, plan.batch_rows, pointers, first, parameter)
+            return context.get_dummy_value()
+        for size in sizes - {0}:
+            with builder.if_then(builder.icmp_unsigned("==", rest, ir.Constant(INTP, size))):
+                emit(builder, slot, size, pointers, first, parameter)
+        return context.get_dummy_value()
+
+    intp = types.intp
+    return types.none(net, x, samples, intp, objective, intp, intp), codegen
+
+
+@intrinsic
+def _sum_rows(typing_context, net, samples, first_row, n_rows):
+    """`network._sum_rows`, of rows that have been summed."""
+    plan = _plan_of(net)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        scope = _Scope(builder, plan, _unpacked(builder, net, values[0]).parameters)
+        sums = traced(network._sum_rows)(scope.net(0), scope.samples(0, None, None), 0, 0)
+        return context.make_tuple(builder, signature.return_type, [total.value for total in sums])
+
+    return types.UniTuple(types.float64, 2)(net, samples, types.intp, types.intp), codegen
+
+
+@intrinsic
+def _add_weights(typing_context, net, samples, first_row, n_rows, total):
+    """`network._add_weights`."""
+    plan = _plan_of(net)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        _, rows, first, n_rows, total = values
+        if not plan.weighted:
+            return builder.fadd(total, builder.sitofp(n_rows, total.type))
+        scope, pointers = _Scope(builder, plan, None), _unpacked(builder, samples, rows)
+        sum_of_rows = cgutils.alloca_once_value(builder, total)
+        with cgutils.for_range(builder, n_rows) as loop:
+            row = builder.add(first, loop.index)
+            if plan.ordered:
+                row = builder.load(scope.moved(pointers.order, row))
+            weight = builder.load(scope.moved(pointers.weight, row))
+            weight = builder.fpext(weight, total.type) if plan.bits == 32 else weight
+            builder.store(builder.fadd(builder.load(sum_of_rows), weight), sum_of_rows)
+        return builder.load(sum_of_rows)
+
+    return types.float64(net, samples, types.intp, types.intp, types.float64), codegen
+
+
+@intrinsic
+def _penalty(typing_context, net, l2):
+    """`network._square_columns` and `network._penalty`."""
+    plan = _plan_of(net)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        if not plan.penalised:
+            return ir.Constant(ir.DoubleType(), 0.0)
+        scope = _Scope(builder, plan, _unpacked(builder, net, values[0]).parameters)
+        traced_net = scope.net(0)
+        traced(network._square_columns)(traced_net, _ALONE)
+        penalty = traced(network._penalty)(traced_net, Lanes(builder, values[1]))
+        scope.interleave()
+        return penalty.value
+
+    return types.float64(net, types.float64), codegen
+
+
+@intrinsic
+def _update(typing_context, net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team):
+    """The step of `network._update`; the gradient is there."""
+    plan = _plan_of(net)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        numbers, aim = _unpacked(builder, state, values[7]), _unpacked(builder, objective, values[6])
+        scale, rate, learning_rate = (Lanes(builder, value) for value in values[8:11])
+        with builder.if_then(values[5]):
+            scope = _Scope(builder, plan, _unpacked(builder, net, values[0]).parameters)
+            parameters, gradient, slots = (scope.part(name) for name in ("parameters", "gradient", "slots"))
+            settings = _Settings(scope, numbers.settings)
+            here = optimizers.State(plan.optimizer, settings, slots, plan.n_slots, None, plan.size)
+            for column in (WEIGHTS, BIAS):
+                l2 = Lanes(builder, aim.l2) if plan.penalised and column == WEIGHTS else 0.0
+                for places, _ in plan.vectors(column):
+                    factor = scale if plan.mean else 1.0
+                    traced(optimizers.step_span)(
+                        places, None, l2, factor, parameters, gradient, here, learning_rate, rate
+                    )
+            scope.keep("parameters", parameters)
+            scope.keep("slots", slots)
+            scope.interleave()
+        return context.get_dummy_value()
+
+    number = types.float64
+    return types.none(
+        net, x, types.intp, records, types.boolean, types.boolean, objective, state, number, number, number, team
+    ), codegen
+
+
+@intrinsic
+def _is_finite(typing_context, slot, size):
+    """`network._is_finite`."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        scope = _Scope(builder, slot.plan, values[0])
+        return traced(network._is_finite)(scope.part("parameters"), slot.plan.size).value
+
+    return types.boolean(slot, types.intp), codegen
+
+
+@jit_inline
+def _nothing(target, stride, samples, first_row, low, high):
+    """In place of `network._gather`: traced rows are read where they lie."""
+
+
+@jit_inline
+def _no_squares(net, team):
+    """In place of `network._square_columns`, which `_penalty` does."""
+
+
+@jit_inline
+def _one_row(net):
+    """In place of `network._rows_together`: there is one thread."""
+    return 1
+
+
+def _with(kernel: Any, **helpers: Any) -> Any:
+    """A kernel with other helpers."""
+    function = kernel.py_func
+    return jit_inline(FunctionType(function.__code__, function.__globals__ | helpers, function.__name__))
+
+
+_run = _with(
+    network._run,
+    _rows_together=_one_row,
+    _gather=_nothing,
+    _block_rows=_block_rows,
+    _square_columns=_no_squares,
+    _penalty=_penalty,
+    _sum_rows=_sum_rows,
+    _add_weights=_add_weights,
+    _update=_update,
+    _is_finite=_is_finite,
+)
+
+
+@jit
+def train(plan, layout, parameters, samples, objective, update, progress, n_blocks):
+    """`fastnet.kernels.network.train` of what is planned: `plan` is that of the other arguments."""
+    network._check_samples(layout, parameters, samples)
+    network._check_records(layout, objective, update, progress)
+    data, slots, gradient = pointer(parameters), pointer(update.slots), pointer(progress.gradient)
+    slot = _reserve(plan)
+    _read_in(slot, data, slots, gradient)
+    net = _Net(pointer(layout), layout.shape[0], slot, pointer(samples.x))
+    rows = network._sample_rows(samples, pointer(samples.order), samples.order.shape[0] > 0)
+    state, records = optimizers.state_of(update, parameters.size), network._records_of(update, progress)
+    status = _run(net, rows, objective, state, records, alone(data), n_blocks)
+    _write_out(slot, data, slots, gradient)
+    return status

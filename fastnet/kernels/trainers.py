@@ -1,0 +1,133 @@
+"""Which kernel trains: that of all networks, on one thread or more, or one compiled for a small network alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba.core.registry import cpu_target
+
+from fastnet import contract
+from fastnet.kernels.jit import cache_folder
+from fastnet.kernels.plans import MOST_PRODUCTS, Plan, make_plan, most_outputs
+from fastnet.kernels.threads import Trainer
+
+#: Seconds to compile for a plan, and to load what was compiled before.
+COMPILE_SECONDS = 0.8
+LOAD_SECONDS = 0.05
+#: Plans that are remembered.
+_MOST_PLANS = 1024
+
+#: Seconds that fits in this process would have saved, by plans for which nothing was compiled.
+_missed: dict[Plan, float] = {}
+_compiled: set[Plan] = set()
+
+
+def trainer(
+    execution: contract.Execution,
+    layout: Any,
+    parameters: Any,
+    samples: contract.Samples,
+    objective: contract.Objective,
+    update: contract.Update,
+    *,
+    cores: Callable[[int], Any],
+) -> Callable[..., int]:
+    """The function that trains in place of `fastnet.kernels.network.train`.
+
+    Parameters
+    ----------
+    execution : Execution
+        How the fit is to be carried out.
+    layout, parameters, samples, objective, update
+        The arguments of the first call.
+    cores : callable
+        Called with a number of threads; a context whose value is how many there may be now.
+
+    Raises
+    ------
+    ValueError
+        If the training is not small and `execution` says that it has to be.
+    """
+    plan = None
+    if execution.specialize is not False:
+        plan = make_plan(layout, parameters, samples, objective, update, execution.ordered)
+        if plan is None and execution.specialize is True:
+            n_outputs = most_outputs(8 * parameters.itemsize)
+            n_weights = int((layout[:, contract.N_INPUTS] * layout[:, contract.N_OUTPUTS]).sum())
+            raise ValueError(
+                f"specialize=True needs a network of at most {MOST_PRODUCTS} weights and, in {parameters.dtype}, "
+                f"{n_outputs} outputs, and batches of at most {contract.BLOCK_ROWS} samples; got {n_weights} weights, "
+                f"{layout[-1, contract.N_OUTPUTS]} outputs and batches of {objective.batch_size}"
+            )
+    if plan is not None and (execution.specialize is True or _pays(plan, execution.n_epochs, len(samples.x))):
+        return SmallTrainer(plan)
+    return Trainer(execution.most_threads, cores)
+
+
+class SmallTrainer:
+    """`fastnet.kernels.small.train` for a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        # Imported here: most processes do without.
+        from fastnet.kernels import small
+
+        self.plan, self._train = plan, small.train
+
+    def __call__(
+        self, layout: Any, parameters: Any, samples: Any, objective: Any, update: Any, progress: Any, n_blocks: int
+    ) -> int:
+        """Train as `fastnet.kernels.network.train` does."""
+        if n_blocks > 0 and (len(samples.order) > 0) != self.plan.ordered:
+            raise ValueError("samples must have orders if, and only if, they were to have")
+        status: int = self._train(self.plan, layout, parameters, samples, objective, update, progress, n_blocks)
+        if self.plan not in _compiled:
+            _note(self.plan)
+        return status
+
+
+def saving(plan: Plan) -> float:
+    """Seconds that a step takes less when it is compiled for the plan; negative where it takes longer.
+
+    Fitted to steps of networks of 16 to 336 weights on 1 to 256 rows: many weights or rows are better served by the
+    tiles of `fastnet.kernels.linear`.
+    """
+    return (150 + plan.batch_rows * (16 - 0.15 * plan.n_products)) * 1e-9
+
+
+def _pays(plan: Plan, n_epochs: int, n_samples: int) -> bool:
+    """Whether what has been asked of a plan in this process is worth the time until it is compiled."""
+    saved = saving(plan) * n_epochs * -(-n_samples // plan.batch_rows)
+    if saved <= 0 or plan in _compiled:
+        return saved > 0
+    if len(_missed) >= _MOST_PLANS:
+        _missed.clear()
+    _missed[plan] = _missed.get(plan, 0.0) + saved
+    return _missed[plan] >= LOAD_SECONDS and (_missed[plan] >= COMPILE_SECONDS or _is_on_disk(plan))
+
+
+def _mark(plan: Plan) -> Path | None:
+    """The file that says that a plan's code for this CPU is among the cached kernels."""
+    folder = cache_folder()
+    cpu = hashlib.sha256(repr(cpu_target.target_context.codegen().magic_tuple()).encode()).hexdigest()[:16]
+    return None if folder is None else folder / "plans" / f"{plan.digest}-{cpu}"
+
+
+def _is_on_disk(plan: Plan) -> bool:
+    mark = _mark(plan)
+    return mark is not None and mark.exists()
+
+
+def _note(plan: Plan) -> None:
+    """Remember, here and on disk, that a plan is compiled."""
+    _compiled.add(plan)
+    mark = _mark(plan)
+    if mark is not None:
+        try:
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
+        except OSError:
+            # Then later processes do not know of it.
+            return
