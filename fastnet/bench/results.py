@@ -14,8 +14,10 @@ from typing import Any
 FORMAT = 1
 #: fastnet's own kernels, and what ratios are taken to.
 OWN, BASELINE = "numba", "numpy-loop"
+#: The kernels compiled for one small network.
+SPECIALIZED = "numba-specialized"
 #: Peers that are fastnet itself.
-OURS = (OWN, "numpy")
+OURS = (OWN, SPECIALIZED, "numpy")
 
 
 @dataclass(frozen=True)

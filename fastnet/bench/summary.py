@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastnet.bench.documents import markdown, write_generated
 from fastnet.bench.peers import PEERS
-from fastnet.bench.results import BASELINE, OURS, OWN, Measurement, Results
+from fastnet.bench.results import BASELINE, OURS, OWN, SPECIALIZED, Measurement, Results
 from fastnet.bench.table import curves, ratio_text, time_text
 
 #: What is written, under which name: the table of ratios, and the break-even lines.
@@ -45,7 +45,7 @@ def readme_table(results: Results) -> str:
         for peer in labels:
             ratio = one.speed(OWN, peer)
             text = ratio_text(ratio)
-            ratios.append(f"**{text}**" if ratio is not None and ratio < 1 else text)
+            ratios.append(f"**{text}**" if ratio is not None and ratio < 1 and peer not in OURS else text)
         cells.append((one.case, one.dtype, f"{time_text(own.median)} a {one.unit}", *ratios))
     return markdown(cells, left=(0, 1))
 
@@ -118,10 +118,11 @@ def _lost_lines(results: Results) -> Iterator[str]:
         best = one.best_peer
         if one.axis or one.case == "startup" or best is None:
             continue
-        ratio = one.speed(OWN, best.peer)
-        if ratio is not None and ratio < 1.0:
-            share = ratio_text(ratio)
-            yield f"**{one.case}**, {one.title} ({one.dtype}): {best.label} takes {share} of fastnet's time."
+        for own in filter(None, (one.cell(OWN), one.cell(SPECIALIZED))):
+            ratio = one.speed(own.peer, best.peer)
+            if ratio is not None and ratio < 1.0:
+                what = f"**{one.case}**, {one.title} ({one.dtype})"
+                yield f"{what}: {best.label} takes {ratio_text(ratio)} of the time of {own.label}."
 
 
 def write_documents(results: Results, root: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fastnet.bench.peers.base import Peer
 from fastnet.bench.peers.c_loops import CLoops, CLoopsFastMath
 from fastnet.bench.peers.fann import Fann
-from fastnet.bench.peers.fastnet_backends import Numba, NumpyBackend
+from fastnet.bench.peers.fastnet_backends import Numba, NumpyBackend, Specialized
 from fastnet.bench.peers.jax_jit import Jax
 from fastnet.bench.peers.numpy_loop import NumpyLoop
 from fastnet.bench.peers.onnx_runtime import OnnxRuntime
@@ -20,6 +20,7 @@ PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
         Numba(),
+        Specialized(),
         NumpyLoop(),
         NumpyBackend(),
         ScikitLearn(),

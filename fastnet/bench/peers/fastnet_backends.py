@@ -8,15 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastnet.bench.peers.base import Array, Peer, Problem, Training, UnsupportedError
-from fastnet.contract import Objective, Update
+from fastnet.contract import BLOCK_ROWS, Objective, Update
 from fastnet.layout import make_layout
 from fastnet.testing.cases import ADAM
 
 
 class _Fit(Training):
-    def __init__(self, problem: Problem, backend: str) -> None:
+    def __init__(self, problem: Problem, backend: str, specialize: bool = False) -> None:
         self.problem = problem
-        self.settings = problem.case.settings | {"backend": backend, "threads": problem.threads}
+        how = {"backend": backend, "threads": problem.threads, "specialize": specialize}
+        self.settings = problem.case.settings | how
         one_output = problem.network.n_outputs == 1
         self.y = problem.y if problem.labels is None or one_output else problem.labels
         self.reset()
@@ -53,8 +54,35 @@ class Numba(Peer):
         return lambda: function(*arrays)
 
     @property
-    def import_statement(self) -> str:
+    def import_statement(self) -> str | None:
         return "import fastnet"
+
+
+class Specialized(Numba):
+    """Kernels compiled for a small network alone."""
+
+    name: ClassVar[str] = "numba-specialized"
+    label: ClassVar[str] = "fastnet, specialized"
+    is_everywhere: ClassVar[bool] = False
+
+    def training(self, problem: Problem) -> Training:
+        from fastnet.kernels.plans import MOST_PRODUCTS
+
+        n_weights = sum(weights.size for weights in problem.network.weights)
+        if n_weights > MOST_PRODUCTS or problem.batch_size > BLOCK_ROWS:
+            raise UnsupportedError("is for small networks")
+        return _Fit(problem, "numba", specialize=True)
+
+    def prediction(self, problem: Problem, n_rows: int) -> Callable[[], Any]:
+        raise UnsupportedError("is for training")
+
+    def operation(self, name: str, arrays: tuple[Array, ...]) -> Callable[[], Any]:
+        raise UnsupportedError("is for training")
+
+    @property
+    def import_statement(self) -> None:
+        """What a script imports is the same as without."""
+        return
 
 
 class NumpyBackend(Numba):
