@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from numba.core import registry
 
-from fastnet.testing.cases import NOTEBOOK, Case, covering_cases
+from fastnet.testing.cases import NOTEBOOK, Case, covering_cases, small_cases
 from fastnet.testing.rungs import digest
 
 
@@ -16,18 +16,11 @@ def cpu_cases() -> list[Case]:
     return [*covering_cases().values(), NOTEBOOK, replace(NOTEBOOK, dtype="float32")]
 
 
-def small_cases() -> list[Case]:
-    """Cases for which kernels of their own are compiled."""
-    few = Case((2, 8, 8, 1), optimizer="adam", dtype="float32", n_samples=19, batch_size=8, shuffle=True)
-    notebook = replace(NOTEBOOK, epochs=200)
-    return [notebook, replace(notebook, dtype="float32"), few]
-
-
 def main() -> None:
     """Print for which CPU LLVM compiles, then the digest of every case on the kernels."""
     lines = [" ".join(registry.cpu_target.target_context.codegen().magic_tuple()[1:])]
     lines += [digest(case.train("numba")) for case in cpu_cases()]
-    lines += [digest(case.train("numba", specialize=True)) for case in small_cases()]
+    lines += [digest(case.train("numba", specialize=True)) for case in small_cases().values()]
     sys.stdout.write("\n".join(lines))
 
 

@@ -8,10 +8,11 @@ import sys
 
 import pytest
 
+from fastnet.testing.cases import small_cases
 from fastnet.testing.rungs import digest
-from tests.equality import cpu_cases, small_cases
+from tests.equality import cpu_cases
 
-CASES = [*cpu_cases(), *small_cases()]
+CASES = [*cpu_cases(), *small_cases().values()]
 
 # Numba keeps the host's features unless they are cleared: with the name alone AVX-512 stays on.
 CPUS = {"AVX2 and FMA": "haswell", "no FMA": "nehalem"}

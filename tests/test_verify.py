@@ -106,7 +106,7 @@ def test_interrupt_ends_it() -> None:
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline() == "[1/8] functions\n"
+        assert process.stderr.readline() == "[1/9] functions\n"
         process.send_signal(signal.SIGINT)
         printed, errors = process.communicate(timeout=60)
     assert process.returncode == 130

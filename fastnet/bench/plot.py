@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 #: One colour for each peer in all pictures; fastnet's stands out.
 COLORS = {
     "numba": "#d95f02",
+    "numba-specialized": "#7f2704",
     "numpy-loop": "#969696",
     "numpy": "#fdbf6f",
     "scikit-learn": "#1f78b4",

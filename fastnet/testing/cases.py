@@ -7,7 +7,7 @@ it and returns a function without arguments that trains, so that preparation is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -256,6 +256,18 @@ def covering_cases() -> dict[str, Case]:
                 batch_size=290,
             )
     return cases
+
+
+def small_cases() -> dict[str, Case]:
+    """A few networks, by name, that are small enough to have kernels compiled for them alone."""
+    notebook = replace(NOTEBOOK, epochs=200)
+    orders = Case((2, 8, 8, 1), optimizer="adam", n_samples=19, batch_size=8, shuffle=True, l2=0.01)
+    classes = Case((4, 12, 3), "relu", "softmax", "cross_entropy", "rmsprop", n_samples=21, batch_size=None)
+    found = {}
+    for dtype in ("float32", "float64"):
+        found[f"notebook-{dtype}"] = replace(notebook, dtype=dtype)
+        found[f"orders-{dtype}"] = replace(orders, dtype=dtype)
+    return found | {"classes-float64": classes}
 
 
 def edge_values(dtype: DTypeLike) -> NDArray[np.floating]:

@@ -22,7 +22,7 @@ from fastnet.network import Network
 from fastnet.optimizers import SGD
 from fastnet.testing.accuracy import HALF_DIGIT, IN_FLOAT64, LIMITS, float32_errors, float64_errors, read_true_values
 from fastnet.testing.calls import CALLS, DTYPES, UNARY, Source, arrays_of, twins
-from fastnet.testing.cases import HIDDEN, NOTEBOOK, Case, covering_cases
+from fastnet.testing.cases import HIDDEN, NOTEBOOK, Case, covering_cases, small_cases
 from fastnet.testing.comparison import compare
 from fastnet.testing.difference import first_difference
 from fastnet.testing.machine import numpy_features, vector_instructions
@@ -537,7 +537,7 @@ def check_threads(context: Context) -> Findings:
     for label, threads in counts.items():
         for name, case in cases.items():
             context.progress(f"{name}, threads={label}")
-            arrays, desired = _Threaded(**vars(case), threads=threads).train(context.backend), context.actual[name]
+            arrays, desired = case.train(context.backend, threads=threads), context.actual[name]
             if digest(arrays) != digest(desired):
                 parted = first_difference(arrays, desired) if arrays.keys() == desired.keys() else "one diverges"
                 findings.failures.append(f"{name} with threads={label}: {parted}")
@@ -545,15 +545,18 @@ def check_threads(context: Context) -> Findings:
     return findings
 
 
-@dataclass(frozen=True)
-class _Threaded(Case):
-    """A case that is trained with a number of threads."""
-
-    threads: int | None = None
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, "threads": self.threads}
+def check_specialized(context: Context) -> Findings:
+    """Trainings of small networks have the same bits on kernels compiled for each of them alone."""
+    findings, cases = Findings(), small_cases()
+    for name, case in cases.items():
+        context.progress(name)
+        arrays, desired = case.train(context.backend, specialize=True), case.train("exact")
+        findings.digests[name] = digest(arrays)
+        if findings.digests[name] != digest(desired):
+            parted = first_difference(arrays, desired) if arrays.keys() == desired.keys() else "one diverges"
+            findings.failures.append(f"{name}: {parted}")
+    findings.figures = {"trainings": len(cases)}
+    return findings
 
 
 #: The rungs of the ladder, in order.
@@ -566,6 +569,7 @@ RUNGS: dict[str, Callable[[Context], Findings]] = {
     "release": check_release,
     "cpus": check_cpus,
     "threads": check_threads,
+    "specialized": check_specialized,
 }
 
 
