@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from fastnet.bench import timing
+from fastnet.bench import endurance, timing
 from fastnet.bench.peak import FlopsMeter
 from fastnet.bench.peers import PEERS
 from fastnet.bench.workloads import DTYPES, Prepared, Workload, get_workloads
@@ -89,3 +89,24 @@ class Ratio(Case):
         return timing.median_ratio([work / flops for flops in peak], taken["numba"])
 
     track_share_of_peak.unit = "share"  # type: ignore[attr-defined]
+
+
+class Endurance:
+    """What a long training costs beyond its steps."""
+
+    params: ClassVar = list(DTYPES)
+    param_names: ClassVar = ["dtype"]
+    timeout = 300
+
+    def track_time_of_late_steps(self, dtype: str) -> float:
+        """A step after 10000, by one of the first."""
+        return endurance.late_step_ratio(dtype)
+
+    track_time_of_late_steps.unit = "times"  # type: ignore[attr-defined]
+
+    def track_bytes_of_1000_steps(self, dtype: str) -> float:
+        """Allocated by steps after warm-up."""
+        counted = endurance.allocated_bytes(dtype)
+        return float("nan") if counted is None else counted
+
+    track_bytes_of_1000_steps.unit = "bytes"  # type: ignore[attr-defined]

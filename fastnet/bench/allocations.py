@@ -46,9 +46,14 @@ class Tracer:
         try:
             call()
         finally:
-            # Threads that still allocate when tracing ends can crash.
-            time.sleep(_QUIET)
-            self.stop()
+            n_bytes = self.stopped()
+        return n_bytes
+
+    def stopped(self) -> int:
+        """Stop, and count the bytes since `start` was called."""
+        # Threads that still allocate when tracing ends can crash.
+        time.sleep(_QUIET)
+        self.stop()
         return sum(int(size, 16) for size in _ALLOCATION.findall(self.path.read_bytes()))
 
 
