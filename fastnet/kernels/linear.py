@@ -252,6 +252,7 @@ def _large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
         # Two halves rather than a full tile and a vector.
         vectors = (left + 1) // 2 if left == most_vectors + 1 else least(left, most_vectors)
         width = vectors * lanes
+        halves = 2 * vectors - (1 if n_columns - column <= width - lanes // 2 else 0)
         begin = moved(bias.data, bias.first + column) if bias.first >= 0 else zeros(c.data)
         begin_row = bias.row
         result, result_row = (sums, width) if c.add else (moved(c.data, c.first + column), c.row)
@@ -267,7 +268,7 @@ def _large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
                 panel, panel_row = scratch, width
             factors = moved(a_data, term * a_column)
             panel_product(
-                vectors,
+                halves,
                 result,
                 result_row,
                 n_high,
@@ -427,16 +428,16 @@ def _multiply_arrays(result, add, a, a_row, a_column, b, b_row, b_column, bias, 
 
 @jit
 def _product_of_arrays(a, b, bias):
-    n_rows, n_terms = a.shape
+    (n_rows, n_terms), n_columns = a.shape, b.shape[1]
     if b.shape[0] != n_terms:
         raise ValueError("the matrices' inner sizes differ")
     left, right = np.ascontiguousarray(a), _whole_vectors(b)
     stride = right.shape[1]
     result = np.empty((n_rows, stride), b.dtype)
-    _multiply_arrays(result, False, left, n_terms, 1, right, stride, 1, bias, n_rows, n_terms, stride)
+    _multiply_arrays(result, False, left, n_terms, 1, right, stride, 1, bias, n_rows, n_terms, n_columns)
     keep(left)
     keep(right)
-    return _trimmed(result, b.shape[1])
+    return _trimmed(result, n_columns)
 
 
 @jit
@@ -498,7 +499,7 @@ def back_projection(delta, weights):
 @jit
 def weight_gradient(x, delta):
     """x.T @ delta over the rows in order: a sum from +0 for each block of 256, then the blocks in order."""
-    n_samples, n_inputs = x.shape
+    (n_samples, n_inputs), n_columns = x.shape, delta.shape[1]
     if delta.shape[0] != n_samples:
         raise ValueError("x and delta must have the same number of rows")
     left, right = np.ascontiguousarray(x), _whole_vectors(delta)
@@ -508,10 +509,10 @@ def weight_gradient(x, delta):
     for low in range(0, n_samples, BLOCK_ROWS):
         n_terms = least(BLOCK_ROWS, n_samples - low)
         inputs, errors = left[low : low + n_terms], right[low : low + n_terms]
-        _multiply_arrays(result, low > 0, inputs, 1, n_inputs, errors, stride, 1, nothing, n_inputs, n_terms, stride)
+        _multiply_arrays(result, low > 0, inputs, 1, n_inputs, errors, stride, 1, nothing, n_inputs, n_terms, n_columns)
     keep(left)
     keep(right)
-    return _trimmed(result, delta.shape[1])
+    return _trimmed(result, n_columns)
 
 
 @jit

@@ -244,7 +244,7 @@ def _forward_rows(net, x, low, high):
 @jit_inline
 def _layer_forward(layout, layer, parameters, source, planes, z, a, n_rows, scratch):
     """Inputs and outputs of a layer's activation, written to positions z and a of the planes, for rows of a view."""
-    stride = entry(layout, layer, STRIDE)
+    stride, n_outputs = entry(layout, layer, STRIDE), entry(layout, layer, N_OUTPUTS)
     product(
         target(planes, z, stride, False),
         source,
@@ -252,10 +252,9 @@ def _layer_forward(layout, layer, parameters, source, planes, z, a, n_rows, scra
         view(parameters, entry(layout, layer, BIAS), 0, 1),
         n_rows,
         entry(layout, layer, N_INPUTS),
-        stride,
+        n_outputs,
         scratch,
     )
-    n_outputs = entry(layout, layer, N_OUTPUTS)
     activations.forward_rows(entry(layout, layer, ACTIVATION), planes, z, a, n_rows, n_outputs, stride)
 
 
@@ -308,7 +307,7 @@ def _layer_gradient(net, layer, x, n_rows, gradient, add, low, high):
         view(net.parameters, -1, 0, 1),
         high - low,
         n_rows,
-        stride,
+        entry(net.layout, layer, N_OUTPUTS),
         net.scratch,
     )
 

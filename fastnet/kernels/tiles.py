@@ -1,13 +1,15 @@
 """The micro-kernel of the matrix products: LLVM functions that compute one register tile each.
 
-A tile is some rows times one to three vectors of the result, one accumulator for each element. For
+A tile is some rows times up to three vectors of the result, one accumulator for each element. For
 every term, in order, the vectors of b are loaded, an element of each row of a is broadcast, and every
-accumulator takes one fma. The functions are emitted whole, loop included: type inference sees one
+accumulator takes one fma. Where at most half of the last vector is wanted, half is computed: 100 columns
+of float32 are 6.5 vectors. The functions are emitted whole, loop included: type inference sees one
 statement, and all the products of a module share them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -90,9 +92,10 @@ def zeros(typing_context, data):
 
 
 @intrinsic
-def panel_product(typing_context, vectors, c, c_row, n_rows, start, start_row, a, a_row, a_column, b, b_row, n_terms):
+def panel_product(typing_context, halves, c, c_row, n_rows, start, start_row, a, a_row, a_column, b, b_row, n_terms):
     """``n_rows`` rows of a product, whole multiples of `tile_rows`, in tiles of up to `tile_vectors` vectors.
 
+    ``halves`` counts half vectors; where it is odd, the other half of the last vector of c becomes +0.
     c, start, a and b point to the first elements; rows are ``..._row`` elements apart, the terms of a
     ``a_column``. Sums begin with ``start``.
     """
@@ -100,12 +103,12 @@ def panel_product(typing_context, vectors, c, c_row, n_rows, start, start_row, a
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         shape, vector = _shape(context), context.get_value_type(Vector(c.dtype))
         done = builder.append_basic_block("panel.done")
-        blocks = [builder.append_basic_block(f"panel.{width}") for width in range(1, shape.vectors + 1)]
+        blocks = [builder.append_basic_block(f"panel.{halves}") for halves in range(1, 2 * shape.vectors + 1)]
         branch = builder.switch(values[0], blocks[-1])
-        for width, block in enumerate(blocks, start=1):
-            branch.add_case(ir.Constant(INTP, width), block)
+        for halves, block in enumerate(blocks, start=1):
+            branch.add_case(ir.Constant(INTP, halves), block)
             builder.position_at_end(block)
-            builder.call(_micro_kernel(builder.module, vector, shape.rows, width, True), values[1:])
+            builder.call(_micro_kernel(builder.module, vector, shape.rows, halves, True), values[1:])
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
@@ -120,7 +123,7 @@ def last_rows_product(typing_context, c, c_row, n_rows, start, start_row, a, a_r
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         vector = context.get_value_type(Vector(c.dtype))
-        builder.call(_micro_kernel(builder.module, vector, _shape(context).few_rows, 1, False), values)
+        builder.call(_micro_kernel(builder.module, vector, _shape(context).few_rows, 2, False), values)
         return context.get_dummy_value()
 
     intp = types.intp
@@ -140,14 +143,17 @@ def _function(module: ir.Module, name: str, parameters: list[ir.Type]) -> tuple[
     return function, True
 
 
-def _micro_kernel(module: ir.Module, vector: ir.VectorType, rows: int, vectors: int, is_whole: bool) -> ir.Function:
+def _micro_kernel(module: ir.Module, vector: ir.VectorType, rows: int, halves: int, is_whole: bool) -> ir.Function:
     """The function behind the products of panels; unless ``is_whole``, the last tile may lack rows."""
     pointer = vector.element.as_pointer()
     parameters = [pointer, INTP, INTP, pointer, INTP, pointer, INTP, INTP, pointer, INTP, INTP]
-    function, is_new = _function(module, f"fastnet.panel.{vector.count}.{rows}.{vectors}", parameters)
+    function, is_new = _function(module, f"fastnet.panel.{vector.count}.{rows}.{halves}", parameters)
     if not is_new:
         return function
     c, c_row, n_rows, start, start_row, a, a_row, a_column, b, b_row, n_terms = function.args
+    half = ir.VectorType(vector.element, vector.count // 2)
+    kinds = [vector] * (halves // 2) + [half] * (halves % 2)
+    vectors = len(kinds)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     labels = ("tile", "loop", "done", "following", "end")
     tile, loop, done, following, end = (function.append_basic_block(label) for label in labels)
@@ -176,19 +182,20 @@ def _micro_kernel(module: ir.Module, vector: ir.VectorType, rows: int, vectors: 
         if exists[row] is not None:
             distance = builder.select(exists[row], distance, number(0))
         pointer_to_row = builder.gep(start_tile, [distance])
-        first += [load_vector(builder, place(pointer_to_row, column), vector) for column in range(vectors)]
+        first += [load_vector(builder, place(pointer_to_row, column), kind) for column, kind in enumerate(kinds)]
     builder.cbranch(builder.icmp_signed(">", n_terms, number(0)), loop, done)
 
     builder.position_at_end(loop)
     left, factors, terms = (_phi(builder, [(value, tile)]) for value in (n_terms, a_tile, b))
     sums = [_phi(builder, [(value, tile)]) for value in first]
-    columns = [Lanes(builder, load_vector(builder, place(terms, column), vector)) for column in range(vectors)]
+    columns = [Lanes(builder, load_vector(builder, place(terms, column), kind)) for column, kind in enumerate(kinds)]
     added = []
     for row in range(rows):
         scalar = builder.load(builder.gep(factors, [distances[row]]))
-        factor = Lanes(builder, broadcast(builder, scalar, vector.count))
+        factors_of = {kind: Lanes(builder, broadcast(builder, scalar, kind.count)) for kind in kinds}
         before = sums[row * vectors : (row + 1) * vectors]
-        added += [fma(factor, right, Lanes(builder, total)).value for right, total in zip(columns, before, strict=True)]
+        for kind, right, total in zip(kinds, columns, before, strict=True):
+            added.append(fma(factors_of[kind], right, Lanes(builder, total)).value)
     one_less = builder.sub(left, number(1))
     after = [one_less, builder.gep(factors, [a_column]), builder.gep(terms, [b_row]), *added]
     for phi, value in zip([left, factors, terms, *sums], after, strict=True):
@@ -204,7 +211,10 @@ def _micro_kernel(module: ir.Module, vector: ir.VectorType, rows: int, vectors: 
             builder.position_at_end(present)
         pointer_to_row = builder.gep(c_tile, [builder.mul(c_row, number(row))])
         for column in range(vectors):
-            store_vector(builder, totals[row * vectors + column], place(pointer_to_row, column))
+            total = totals[row * vectors + column]
+            if kinds[column] == half:
+                total = builder.shuffle_vector(total, ir.Constant(half, None), _in_order(vector.count))
+            store_vector(builder, total, place(pointer_to_row, column))
     builder.branch(following)
 
     builder.position_at_end(following)
@@ -271,5 +281,14 @@ def _transposer(module: ir.Module, vector: ir.VectorType) -> ir.Function:
 
 def _quarters(lanes: int, step: int, shift: int) -> ir.Constant:
     """Lanes of the upper row where the lane's bit ``step`` is off, of the lower where it is on."""
-    chosen = [(lane & ~step) + shift + (lanes if lane & step else 0) for lane in range(lanes)]
-    return ir.Constant(ir.VectorType(INT32, lanes), [ir.Constant(INT32, lane) for lane in chosen])
+    return _mask((lane & ~step) + shift + (lanes if lane & step else 0) for lane in range(lanes))
+
+
+def _in_order(lanes: int) -> ir.Constant:
+    """All lanes of one vector, then those of another."""
+    return _mask(range(lanes))
+
+
+def _mask(chosen: Iterable[int]) -> ir.Constant:
+    lanes = [ir.Constant(INT32, lane) for lane in chosen]
+    return ir.Constant(ir.VectorType(INT32, len(lanes)), lanes)
