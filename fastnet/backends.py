@@ -25,8 +25,8 @@ class Backend:
     is_compiled : bool
         Whether `train` is one step to Python: signal handlers run before or after it, not within.
     trainer : callable, optional
-        Called with a `fastnet.contract.Execution` and then as `train` but for the last two arguments; returns the
-        function that trains in place of `train`, and may keep memory from call to call.
+        Called with a `fastnet.contract.Execution` and then as `train` but for the last argument; returns the
+        function that trains in place of `train`, compiled, which may keep memory from call to call.
     forward_finite : callable, optional
         `forward` for inputs that may not be finite: then it does nothing and returns False, else True.
     forward_together : callable, optional
@@ -68,7 +68,7 @@ def _load(name: str) -> Backend:
             kernels.forward,
             kernels.train,
             is_compiled=True,
-            trainer=partial(trainer, cores=threads.cores),
+            trainer=partial(trainer, most_threads=threads.most_threads, cores=threads.cores),
             forward_finite=kernels.forward_finite,
             forward_together=forward_together,
         )

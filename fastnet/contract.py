@@ -176,7 +176,8 @@ class Progress(NamedTuple):
 class Execution(NamedTuple):
     """How a fit is to be carried out: nothing of it changes a bit."""
 
-    most_threads: int
+    #: The most threads; None means as many as are allowed.
+    threads: int | None
     #: Whether to compile for the network alone: True, False, or "auto", where that pays.
     specialize: bool | str
     n_epochs: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ def held_interrupt() -> Iterator[threading.Event]:
     """
     interrupted = threading.Event()
     in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    # The functions of `signal` make enumerators of what these return, which takes longer than 100 epochs.
+    if not in_main_thread or _signal.getsignal(_signal.SIGINT) is not signal.default_int_handler:
         yield interrupted
         return
 
@@ -27,8 +29,8 @@ def held_interrupt() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         interrupted.set()
 
-    signal.signal(signal.SIGINT, note)
+    _signal.signal(_signal.SIGINT, note)
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _signal.signal(_signal.SIGINT, signal.default_int_handler)

@@ -119,7 +119,7 @@ def fit(
         batch_size = check_integer("batch_size", batch_size, 1)
     if report_every is not None:
         report_every = check_integer("report_every", report_every, 1)
-    n_threads = most_threads(check_threads(threads))
+    threads = check_threads(threads)
     if not isinstance(specialize, bool | np.bool_):
         check_choice("specialize", specialize, ("auto",), "True or False")
     if callback is not None and not callable(callback):
@@ -133,10 +133,9 @@ def fit(
     objective = Objective(loss_code, parameter, reduction == "mean", l2, batch_size)
     _check_parameters(network)
     state = TrainingState.for_fit(network, optimizer, seed, shuffle)
-    execution = Execution(n_threads, specialize, epochs, shuffle)
-    run = _Run(network, samples, objective, state, functions, execution, report_every)
+    execution = Execution(threads, specialize, epochs, shuffle)
     # Compilation, which Ctrl-C ends as it ends anything, is over before signals are held back.
-    run.train(0)
+    run = _Run(network, samples, objective, state, functions, execution, report_every)
     network._training = state
     return run.to_the_end(callback, progress)
 
@@ -183,8 +182,10 @@ class _Run:
         )
         self._begin_span(0)
         self._train = functions.train
-        if functions.trainer is not None:
-            arguments = (network.layout, network.parameter_buffer, samples, objective, self.update)
+        if functions.trainer is None:
+            self.train(0)
+        else:
+            arguments = (network.layout, network.parameter_buffer, samples, objective, self.update, self.progress)
             self._train = functions.trainer(execution, *arguments)
 
     def _begin_span(self, epoch: int) -> None:
@@ -231,7 +232,9 @@ class _Run:
             warnings.warn(
                 f"training was interrupted after {self.epoch} of {self.epochs} epochs", RuntimeWarning, stacklevel=4
             )
-        return self._history(self.curves[:, : self.epoch].copy(), stopped_by)
+        # A callback may have kept views of them.
+        is_shared = callback is not None or self.epoch < self.curves.shape[1]
+        return self._history(self.curves[:, : self.epoch].copy() if is_shared else self.curves, stopped_by)
 
     def train(self, n_blocks: int) -> int:
         """Call the backend's `train` for at most ``n_blocks`` blocks."""
@@ -352,6 +355,8 @@ def _check_parameters(network: Network) -> None:
 
 
 def _layer_with_bad_parameters(network: Network) -> int | None:
+    if np.isfinite(network.parameter_buffer).all():
+        return None
     for index, weights in enumerate(network.weights):
         if not (np.isfinite(weights).all() and (not network.bias or np.isfinite(network.biases[index]).all())):
             return index + 1

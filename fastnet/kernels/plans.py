@@ -61,7 +61,7 @@ class Plan:
         """A name for the plan."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:32]
 
-    @property
+    @cached_property
     def n_products(self) -> int:
         """Multiplications of a row's forward pass."""
         return _n_products(self.layers)

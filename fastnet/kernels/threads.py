@@ -20,15 +20,18 @@ from fastnet.kernels.network import forward, train_member, workspace_size
 #: Multiplications of a step for each thread: with fewer, sharing takes longer than it saves.
 WORK_PER_THREAD = 1 << 17
 
+#: The dtypes for which `train_member` has been compiled.
+_compiled: set[Any] = set()
 
-def n_threads_for(layout: Any, batch_rows: int, most: int) -> int:
-    """How many threads a step is worth; ``most`` at most."""
+
+def n_threads_for(layout: Any, batch_rows: int) -> int:
+    """How many threads a step is worth."""
     rows = min(batch_rows, contract.BLOCK_ROWS)
     per_row = 0
     for n_inputs, _, stride, *_ in layout.tolist():
         # Three products; an activation is as long as some 30 multiplications.
         per_row += 3 * n_inputs * stride + 30 * stride
-    return max(1, min(most, rows * per_row // WORK_PER_THREAD))
+    return max(1, rows * per_row // WORK_PER_THREAD)
 
 
 class Trainer:
@@ -36,27 +39,31 @@ class Trainer:
 
     Parameters
     ----------
-    most_threads : int
-        How many threads it may use.
+    most_threads : callable
+        Returns how many threads it may use; asked where a step is worth more than one.
     cores : callable
         Called with a number of threads; a context whose value is how many there may be now.
+    layout, parameters, samples, objective, update, progress
+        The arguments of the first call.
     """
 
-    def __init__(self, most_threads: int, cores: Callable[[int], Any]) -> None:
-        self.most_threads = most_threads
+    def __init__(self, most_threads: Callable[[], int], cores: Callable[[int], Any], *records: Any) -> None:
+        layout, parameters, samples, objective, *_ = records
         self.cores = cores
-        self._workspace: Any = None
+        self._n_threads = n_threads_for(layout, min(objective.batch_size, len(samples.x)))
+        if self._n_threads > 1:
+            self._n_threads = min(self._n_threads, most_threads())
+        self._workspace = np.empty(workspace_size(*records, self._n_threads), parameters.dtype)
         self._arrivals = np.zeros(1, np.int64)
-        self._n_threads = 1
+        if parameters.dtype not in _compiled:
+            self._member((*records, 0), 0, 1)
+            _compiled.add(parameters.dtype)
 
     def __call__(
         self, layout: Any, parameters: Any, samples: Any, objective: Any, update: Any, progress: Any, n_blocks: int
     ) -> int:
         """Train as `fastnet.kernels.network.train` does."""
         arguments = (layout, parameters, samples, objective, update, progress)
-        if self._workspace is None:
-            self._n_threads = n_threads_for(layout, min(objective.batch_size, len(samples.x)), self.most_threads)
-            self._workspace = np.empty(workspace_size(*arguments, self._n_threads), parameters.dtype)
         if self._n_threads == 1 or n_blocks == 0:
             return self._member((*arguments, n_blocks), 0, 1)
         with self.cores(self._n_threads) as n_threads:

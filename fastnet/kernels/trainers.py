@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def trainer(
     samples: contract.Samples,
     objective: contract.Objective,
     update: contract.Update,
+    progress: contract.Progress,
     *,
+    most_threads: Callable[[int | None], int],
     cores: Callable[[int], Any],
 ) -> Callable[..., int]:
     """The function that trains in place of `fastnet.kernels.network.train`.
@@ -41,8 +44,10 @@ def trainer(
     ----------
     execution : Execution
         How the fit is to be carried out.
-    layout, parameters, samples, objective, update
+    layout, parameters, samples, objective, update, progress
         The arguments of the first call.
+    most_threads : callable
+        Called with the threads that are asked for; returns how many are allowed.
     cores : callable
         Called with a number of threads; a context whose value is how many there may be now.
 
@@ -63,18 +68,22 @@ def trainer(
                 f"{layout[-1, contract.N_OUTPUTS]} outputs and batches of {objective.batch_size}"
             )
     if plan is not None and (execution.specialize is True or _pays(plan, execution.n_epochs, len(samples.x))):
-        return SmallTrainer(plan)
-    return Trainer(execution.most_threads, cores)
+        return SmallTrainer(plan, layout, parameters, samples, objective, update, progress)
+    asked = partial(most_threads, execution.threads)
+    return Trainer(asked, cores, layout, parameters, samples, objective, update, progress)
 
 
 class SmallTrainer:
     """`fastnet.kernels.small.train` for a plan."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *records: Any) -> None:
         # Imported here: most processes do without.
         from fastnet.kernels import small
 
         self.plan, self._train = plan, small.train
+        if plan not in _compiled:
+            small.train(plan, *records, 0)
+            _note(plan)
 
     def __call__(
         self, layout: Any, parameters: Any, samples: Any, objective: Any, update: Any, progress: Any, n_blocks: int
@@ -83,8 +92,6 @@ class SmallTrainer:
         if n_blocks > 0 and (len(samples.order) > 0) != self.plan.ordered:
             raise ValueError("samples must have orders if, and only if, they were to have")
         status: int = self._train(self.plan, layout, parameters, samples, objective, update, progress, n_blocks)
-        if self.plan not in _compiled:
-            _note(self.plan)
         return status
 
 
