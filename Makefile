@@ -23,11 +23,13 @@ lint: $(INSTALLED)-dev
 bench: $(INSTALLED)-bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 	$(BIN)/python -m fastnet bench
+	$(BIN)/python -m fastnet.bench.parts
 	$(BIN)/python benchmarks/ulp.py
 
 # Runs every benchmark once: a broken one fails.
 bench-quick: $(INSTALLED)-bench
 	$(BIN)/python -m fastnet bench --quick
+	$(BIN)/python -m fastnet.bench.parts --quick
 	$(BIN)/python -m pytest benchmarks --benchmark-disable --quick -q
 	$(BIN)/python -m asv machine --yes
 	$(BIN)/python -m asv check -E existing:$(BIN)/python

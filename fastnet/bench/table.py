@@ -34,11 +34,18 @@ def time_text(seconds: float) -> str:
     """
     for factor, unit in ((1.0, "s"), (1e3, "ms"), (1e6, "us")):
         if seconds * factor >= 0.9995:
-            return f"{_three_digits(seconds * factor)} {unit}"
-    return f"{_three_digits(seconds * 1e9)} ns"
+            return f"{three_digits(seconds * factor)} {unit}"
+    return f"{three_digits(seconds * 1e9)} ns"
 
 
-def _three_digits(number: float) -> str:
+def three_digits(number: float) -> str:
+    """Two places at most, and commas.
+
+    Examples
+    --------
+    >>> three_digits(1234.5), three_digits(0.125)
+    ('1,234', '0.12')
+    """
     places = 2 if number < 9.995 else 1 if number < 99.95 else 0
     return f"{number:,.{places}f}"
 
@@ -63,7 +70,7 @@ def rate_text(measurement: Measurement, cell: Cell) -> str:
     rate = measurement.rate(cell)
     if rate is None:
         return ""
-    return f"{_three_digits(rate / 1e9)} {'GFLOP/s' if measurement.flops else 'GB/s'}"
+    return f"{three_digits(rate / 1e9)} {'GFLOP/s' if measurement.flops else 'GB/s'}"
 
 
 def cells_of(measurement: Measurement, cell: Cell) -> list[str]:
