@@ -16,6 +16,16 @@ from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.typed_passes import NativeLowering
 
 
+#: What is replaced below. Where there is no such method, nothing would call ours, and this module cannot be imported.
+_REPLACED = (
+    JITCodeLibrary._optimize_functions,
+    JITCodeLibrary.finalize,
+    JITCodeLibrary._get_module_for_linking,
+    NativeLowering.run_pass,
+    CompilerBase.define_pipelines,
+)
+
+
 class _Part(JITCodeLibrary):
     """Code that is linked into other code, and never optimised or run by itself."""
 
