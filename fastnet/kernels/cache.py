@@ -82,6 +82,7 @@ class KernelCache:
 
     def __init__(self, function: Callable[..., Any], digest: str) -> None:
         self._digest = digest
+        self._begun = 0.0
         self._name = f"{function.__module__}.{function.__qualname__}"
         # The digest knows the sources of this package only.
         self._source = "" if function.__module__.startswith("fastnet.kernels.") else _source_of(function)
@@ -102,6 +103,7 @@ class KernelCache:
         key = self._key(signature, target_context.codegen())
         path = self._path(key)
         payload = _read(path, key)
+        self._begun = time.perf_counter()
         if payload is None:
             return None
         try:
@@ -116,10 +118,11 @@ class KernelCache:
         """Keep a compilation; where that is impossible, warn once."""
         if result.library.has_dynamic_globals:
             return
-        key = self._key(signature, result.codegen)
+        key, seconds = self._key(signature, result.codegen), time.perf_counter() - self._begun
         payload = dumps(result._reduce())
         try:
-            _write(self._path(key), {**key, "checksum": zlib.crc32(payload)}, payload)
+            header = {**key, "checksum": zlib.crc32(payload), "seconds": round(seconds, 3)}
+            _write(self._path(key), header, payload)
         except OSError as error:
             _warn(f"{self.cache_path} cannot be written ({error}); set FASTNET_CACHE_DIR to a writable folder")
 
@@ -137,12 +140,12 @@ class KernelCache:
         return cache_folder(self._digest) / f"{self._name}-{name}{_SUFFIX}"
 
 
-def entries(folder: Path) -> Iterator[dict[str, Any]]:
-    """The keys of the compilations in a folder."""
+def entries(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The files in a folder, and their headers: what was compiled, and how many seconds that took."""
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
         try:
             with path.open("rb") as file:
-                yield json.loads(file.readline())
+                yield path, json.loads(file.readline())
         except (OSError, ValueError):
             continue
 
@@ -189,7 +192,7 @@ def _read(path: Path, key: dict[str, str]) -> bytes | None:
     try:
         header, _, payload = path.read_bytes().partition(b"\n")
         known = {**key, "checksum": zlib.crc32(payload)}
-        return payload if json.loads(header) == known else None
+        return payload if known.items() <= json.loads(header).items() else None
     except (OSError, ValueError):
         return None
 

@@ -15,7 +15,6 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.typed_passes import NativeLowering
 
-
 #: What is replaced below. Where there is no such method, nothing would call ours, and this module cannot be imported.
 _REPLACED = (
     JITCodeLibrary._optimize_functions,

@@ -27,6 +27,8 @@ try:
 except (ImportError, AttributeError):
     # A Numba that is built otherwise: parts are functions as any other, of the same bits, and take longer to compile.
     pass
+#: Whether a part is compiled once for all kernels that it is a part of.
+SHARES_PARTS = "pipeline_class" in _PART
 
 #: The digest that names the folder of the cache; None where nothing can be kept. It is that of the sources
 #: that are imported, not of what they are when something is compiled.
@@ -34,7 +36,7 @@ DIGEST: str | None = None
 try:
     from fastnet.kernels import cache
 
-    DIGEST = cache.source_digest(OPTIONS, sorted(_PART))
+    DIGEST = cache.source_digest(OPTIONS, SHARES_PARTS)
 except (ImportError, AttributeError, OSError) as error:
     warnings.warn(
         f"fastnet compiles its kernels anew in every process, because it cannot keep them with numba "
