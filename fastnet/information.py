@@ -59,7 +59,7 @@ def describe() -> dict[str, Any]:
             "usable_cores": threads.usable_cores(),
             "cores": os.cpu_count(),
         },
-        "cache": None if jit.DIGEST is None else _describe_cache(jit.DIGEST),
+        "kernel_cache": None if jit.DIGEST is None else _describe_cache(jit.DIGEST),
     }
 
 
@@ -110,7 +110,7 @@ def main(options: argparse.Namespace) -> int:
 
 
 def _lines(description: dict[str, Any]) -> list[str]:
-    cpu, kernels, n_threads, cached = (description[name] for name in ("cpu", "kernels", "threads", "cache"))
+    cpu, kernels, n_threads, cached = (description[name] for name in ("cpu", "kernels", "threads", "kernel_cache"))
     tile = kernels["tile"]
     features = [name for name in cpu["features"] if name.startswith(_VECTOR_FEATURES)]
     rows = [
