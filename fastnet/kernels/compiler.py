@@ -17,6 +17,7 @@ from numba.core.typed_passes import NativeLowering
 
 #: What is replaced below. Where there is no such method, nothing would call ours, and this module cannot be imported.
 _REPLACED = (
+    JITCodeLibrary.add_ir_module,
     JITCodeLibrary._optimize_functions,
     JITCodeLibrary.finalize,
     JITCodeLibrary._get_module_for_linking,
@@ -28,13 +29,25 @@ _REPLACED = (
 class _Part(JITCodeLibrary):
     """Code that is linked into other code, and never optimised or run by itself."""
 
+    #: Whether it stays a function, and is not to become a part of its callers.
+    is_called = False
+
+    def add_ir_module(self, ir_module: Any) -> None:
+        """Take the code over, with the attributes of a function that is called."""
+        for function in ir_module.functions:
+            if self.is_called and not (function.is_declaration or function.linkage):
+                function.attributes.add("noinline")
+                function.attributes.add("optsize")
+        super().add_ir_module(ir_module)
+
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
 
     def finalize(self) -> None:
         """Leave the code as it is; what it calls is linked where the whole is."""
-        for library in self._linking_libraries:
-            self._reload_init.update(library._reload_init)
+        if hasattr(self, "_reload_init"):
+            for library in self._linking_libraries:
+                self._reload_init.update(library._reload_init)
         self._finalized = True
 
     def _get_module_for_linking(self) -> Any:
@@ -66,12 +79,9 @@ class _PartLowering(NativeLowering):
 
     def run_pass(self, state: Any) -> bool:
         state.library = _Part(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.is_called = not state.flags.forceinline
         state.flags.no_compile = True
         super().run_pass(state)
-        if not state.flags.forceinline:
-            function = state.library.get_function(state["cr"].fndesc.llvm_func_name)
-            function.add_function_attribute("noinline")
-            function.add_function_attribute("optsize")
         # Numba finds the code of a call by a built-in function, which stands for it in Python: one for each part.
         key = [state.func_id.func_qualname].copy
         state["cr"] = state["cr"]._replace(cfunc=key)
