@@ -8,22 +8,22 @@ of a first fit. A part is lowered and handed to its caller as it is, so that LLV
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.registry import cpu_target
 from numba.core.typed_passes import NativeLowering
 
-#: What is replaced below. Where there is no such method, nothing would call ours, and this module cannot be imported.
-_REPLACED = (
-    JITCodeLibrary.add_ir_module,
-    JITCodeLibrary._optimize_functions,
-    JITCodeLibrary.finalize,
-    JITCodeLibrary._get_module_for_linking,
-    NativeLowering.run_pass,
-    CompilerBase.define_pipelines,
-)
+# Another Numba may lack what is used or replaced below. Then this module cannot be imported.
+attrgetter("run_pass")(NativeLowering)
+attrgetter("define_pipelines")(CompilerBase)
+attrgetter(
+    *("add_ir_module", "_optimize_functions", "finalize", "_get_module_for_linking"),
+    *("_codegen", "_codegen._data_layout", "_linking_libraries", "_finalized"),
+)(cpu_target.target_context.codegen().create_library("fastnet"))
 
 
 class _Part(JITCodeLibrary):
