@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from fastnet.network import Network
 from fastnet.validation import check_dtype
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
 
 DTYPES = ("float32", "float64")
 
