@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from numba import types
 
+from fastnet import information
 from fastnet.contract import Samples
 from fastnet.kernels import cache
 from fastnet.kernels.arithmetic import fma
@@ -300,6 +301,13 @@ def test_the_folder_is_a_cache_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.cache_root() == tmp_path / ".cache" / "fastnet"
 
+    def expanduser(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", expanduser)
+    assert cache.cache_root() == Path(os.devnull) / "fastnet"
+    assert not information._can_write(cache.cache_root())
+
 
 def test_keys_tell_apart_what_names_do_not() -> None:
     def sample(array: Any) -> Any:
@@ -312,6 +320,13 @@ def test_keys_tell_apart_what_names_do_not() -> None:
     assert cache._describe(sample(writable)) == cache._describe(sample(types.Array(types.float64, 2, "C")))
 
 
-def test_a_function_elsewhere_is_known_by_its_file() -> None:
-    assert cache.KernelCache(cache.source_digest, "")._source == ""
-    assert len(cache.KernelCache(start, "")._source) == 64
+def test_functions_of_one_name_are_told_apart() -> None:
+    def add(n: int) -> Any:
+        return lambda x: x + n
+
+    def code(function: Any, module: str = "fastnet.kernels.linear") -> str:
+        function.__module__ = module
+        return cache.KernelCache(function, "")._code
+
+    assert code(add(1)) == code(add(1))
+    assert len({code(add(1)), code(add(2)), code(lambda x: x), code(add(1), __name__)}) == 4

@@ -19,7 +19,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,11 @@ def cache_root() -> Path:
     chosen = os.environ.get("FASTNET_CACHE_DIR")
     if chosen:
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "fastnet"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "fastnet"
+    except RuntimeError:
+        # A user without a home: a place where nothing can be kept.
+        return Path(os.devnull) / "fastnet"
 
 
 def cache_folder(digest: str) -> Path:
@@ -84,8 +88,7 @@ class KernelCache:
         self._digest = digest
         self._begun = 0.0
         self._name = f"{function.__module__}.{function.__qualname__}"
-        # The digest knows the sources of this package only.
-        self._source = "" if function.__module__.startswith("fastnet.kernels.") else _source_of(function)
+        self._function = function
 
     @property
     def cache_path(self) -> str:
@@ -132,8 +135,19 @@ class KernelCache:
             "function": self._name,
             "types": _describe(normalize_signature(signature)),
             "cpu": _describe(codegen.magic_tuple()),
-            "source": self._source,
+            "code": self._code,
         }
+
+    @cached_property
+    def _code(self) -> str:
+        """Digest of what functions of one name may differ in."""
+        code = hashlib.sha256(self._function.__code__.co_code)
+        if self._function.__closure__:
+            code.update(dumps(tuple(cell.cell_contents for cell in self._function.__closure__)))
+        if not self._name.startswith("fastnet.kernels."):
+            # The digest of the folder does not know its source.
+            code.update(Path(self._function.__code__.co_filename).read_bytes())
+        return code.hexdigest()
 
     def _path(self, key: dict[str, str]) -> Path:
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
@@ -235,7 +249,3 @@ def _describe(part: Any) -> str:
     if isinstance(part, type):
         return f"{part.__module__}.{part.__qualname__}"
     return repr(part)
-
-
-def _source_of(function: Callable[..., Any]) -> str:
-    return hashlib.sha256(Path(function.__code__.co_filename).read_bytes()).hexdigest()
