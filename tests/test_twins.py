@@ -46,7 +46,7 @@ PAIRS: dict[str, tuple[ModuleType, list[ModuleType]]] = {
 }
 
 #: Modules of the kernels that hold no functions on arrays: what the others are built of.
-BUILDING_BLOCKS = {"compiler", "formulas", "jit", "memory", "simd", "team", "threads", "tiles"}
+BUILDING_BLOCKS = {"cache", "compiler", "formulas", "jit", "memory", "simd", "team", "threads", "tiles"}
 
 #: Public functions and classes that have no twin, and why.
 HELPERS = {
