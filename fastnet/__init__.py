@@ -15,6 +15,7 @@ from fastnet.network import Network
 from fastnet.optimizers import SGD, Adam, AdamW, RMSprop, Rprop
 from fastnet.schedules import CosineDecay, InverseScaling, StepDecay
 from fastnet.threads import get_threads, set_threads
+from fastnet.warming import warmup
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "StepDecay",
     "get_threads",
     "set_threads",
+    "warmup",
 ]
 
 _SUBPACKAGES = ("kernels", "reference")

@@ -1,4 +1,4 @@
-"""The command line: `python -m fastnet verify` and `python -m fastnet bench`."""
+"""The command line: `python -m fastnet verify`, `bench`, `warmup` and `info`."""
 
 from __future__ import annotations
 
@@ -92,8 +92,35 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=lambda arguments: command.main(arguments, parser.error))
 
 
+def _add_warmup(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare ``warmup``."""
+    from fastnet import warming
+
+    parser = commands.add_parser(
+        "warmup",
+        help="compile all kernels into the cache",
+        description="Compile the kernels that fit and predict need, or load them from the cache, and say how long each "
+        "took. The exit code is 1 if they could not be kept.",
+    )
+    warming.add_arguments(parser)
+    parser.set_defaults(run=warming.main)
+
+
+def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare ``info``."""
+    from fastnet import information
+
+    parser = commands.add_parser(
+        "info",
+        help="describe versions, CPU, threads and cache",
+        description="Describe versions, the CPU as LLVM sees it, threads, and the cache of compiled kernels.",
+    )
+    information.add_arguments(parser)
+    parser.set_defaults(run=information.main)
+
+
 #: A function for each command, in the order of the help text.
-COMMANDS = (_add_verify, _add_bench)
+COMMANDS = (_add_verify, _add_bench, _add_warmup, _add_info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

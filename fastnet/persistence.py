@@ -8,12 +8,9 @@ finds damage; files of other programs may go without it. Nothing that a file hol
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
-import secrets
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -99,7 +96,7 @@ def write(
         "sha256": _digest(text, named),
     }
     data = encode(strings, named)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    temporary = target.with_name(f".{target.name}.{os.urandom(8).hex()}")
     try:
         with temporary.open("xb") as stream:
             stream.write(data)
@@ -178,6 +175,8 @@ def _named(weights: Sequence[NDArray[Any]], biases: Sequence[NDArray[Any]]) -> A
 
 
 def _digest(architecture: str, arrays: Arrays) -> str:
+    import hashlib
+
     digest = hashlib.sha256(architecture.encode())
     for name in sorted(arrays):
         digest.update(arrays[name].astype(arrays[name].dtype.newbyteorder("<")).tobytes())
@@ -231,6 +230,8 @@ def _encode_npz(strings: Strings, arrays: Arrays) -> bytes:
 
 
 def _decode_npz(data: bytes) -> tuple[Strings, Arrays]:
+    import zipfile
+
     # What is compressed could unpack to any size; `numpy.savez` stores arrays as they are.
     with zipfile.ZipFile(io.BytesIO(data)) as container:
         if any(member.compress_type != zipfile.ZIP_STORED for member in container.infolist()):

@@ -22,7 +22,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 #: The parts of the package that each part may import; parts not named in a row are above it.
 BASE = {"contract", "coefficients", "validation", "layout", "initialization"}
 SETTINGS = {"losses", "optimizers", "schedules"}
-ENGINE = BASE | SETTINGS | {"backends", "history", "interruption", "network", "samples", "threads", "training"}
+ENGINE = (
+    BASE | SETTINGS | {"backends", "history", "interruption", "network", "samples", "threads", "training", "warming"}
+)
 EVERYTHING = ENGINE | {"persistence", "ensemble", "estimators", "reference", "kernels", "__init__"}
 MAY_IMPORT = {
     "contract": set(),
@@ -43,17 +45,20 @@ MAY_IMPORT = {
     "backends": BASE | {"threads"},
     "interruption": set(),
     "training": BASE | SETTINGS | {"backends", "history", "interruption", "network", "samples", "threads"},
+    "warming": BASE | {"network"},
     "ensemble": ENGINE,
     "estimators": ENGINE,
     "testing": EVERYTHING | {"testing"},
+    "information": EVERYTHING | {"testing"},
     "bench": EVERYTHING | {"testing", "bench"},
-    "__init__": ENGINE | {"persistence", "ensemble", "estimators"},
-    "__main__": EVERYTHING | {"testing", "bench"},
+    "__init__": ENGINE | {"warming", "persistence", "ensemble", "estimators"},
+    "__main__": EVERYTHING | {"testing", "bench", "information"},
 }
 #: What may be imported inside a function besides, when it is needed.
 MAY_IMPORT_LAZILY = {
     "network": {"training"},
     "backends": {"reference", "kernels"},
+    "warming": {"kernels"},
     "ensemble": {"reference", "kernels"},
     "__init__": {"kernels", "reference"},
 }
@@ -177,7 +182,7 @@ def compile_options(tree: ast.Module) -> Iterator[str]:
 def test_compile_options_stand_in_one_file(module):
     found = list(compile_options(parsed(SOURCES[module])))
     if module == "fastnet/kernels/jit":
-        assert {"fastmath", "nopython", "cache", "jit"} <= set(found)
+        assert {"fastmath", "nopython", "jit"} <= set(found)
     else:
         assert found == []
 

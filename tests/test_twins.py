@@ -46,8 +46,8 @@ PAIRS: dict[str, tuple[ModuleType, list[ModuleType]]] = {
 }
 
 #: Modules of the kernels that hold no functions on arrays: what the others are built of.
-BUILDING_BLOCKS = {"compiler", "formulas", "jit", "memory", "simd", "team", "threads", "tiles", "trainers"}
-BUILDING_BLOCKS |= {"plans", "small", "tracing"}
+BUILDING_BLOCKS = {"cache", "compiler", "formulas", "jit", "memory", "plans", "simd", "small"}
+BUILDING_BLOCKS |= {"team", "threads", "tiles", "tracing", "trainers"}
 
 #: Public functions and classes that have no twin, and why.
 HELPERS = {

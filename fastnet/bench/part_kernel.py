@@ -71,7 +71,7 @@ def _affine_maps(net: Any, x: Any, n_rows: Any) -> None:
         view(net.parameters, entry(net.layout, last, BIAS), 0, 1),
         n_rows,
         entry(net.layout, last, N_INPUTS),
-        stride,
+        entry(net.layout, last, N_OUTPUTS),
         net.scratch,
     )
 

@@ -94,7 +94,7 @@ class Step:
 
     def training(self, n_threads: int) -> Prepared:
         """All epochs in one call of what trains in `Network.fit`, with the real learning rate."""
-        train = Trainer(n_threads, cores)
+        train = Trainer(lambda: n_threads, cores, *self.arguments)
 
         def run(times: int) -> None:
             for _ in range(times):

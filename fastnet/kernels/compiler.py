@@ -8,24 +8,46 @@ of a first fit. A part is lowered and handed to its caller as it is, so that LLV
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.registry import cpu_target
 from numba.core.typed_passes import NativeLowering
+
+# Another Numba may lack what is used or replaced below. Then this module cannot be imported.
+attrgetter("run_pass")(NativeLowering)
+attrgetter("define_pipelines")(CompilerBase)
+attrgetter(
+    *("add_ir_module", "_optimize_functions", "finalize", "_get_module_for_linking"),
+    *("_codegen", "_codegen._data_layout", "_linking_libraries", "_finalized"),
+)(cpu_target.target_context.codegen().create_library("fastnet"))
 
 
 class _Part(JITCodeLibrary):
     """Code that is linked into other code, and never optimised or run by itself."""
+
+    #: Whether it stays a function, and is not to become a part of its callers.
+    is_called = False
+
+    def add_ir_module(self, ir_module: Any) -> None:
+        """Take the code over, with the attributes of a function that is called."""
+        for function in ir_module.functions:
+            if self.is_called and not (function.is_declaration or function.linkage):
+                function.attributes.add("noinline")
+                function.attributes.add("optsize")
+        super().add_ir_module(ir_module)
 
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
 
     def finalize(self) -> None:
         """Leave the code as it is; what it calls is linked where the whole is."""
-        for library in self._linking_libraries:
-            self._reload_init.update(library._reload_init)
+        if hasattr(self, "_reload_init"):
+            for library in self._linking_libraries:
+                self._reload_init.update(library._reload_init)
         self._finalized = True
 
     def _get_module_for_linking(self) -> Any:
@@ -57,12 +79,9 @@ class _PartLowering(NativeLowering):
 
     def run_pass(self, state: Any) -> bool:
         state.library = _Part(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.is_called = not state.flags.forceinline
         state.flags.no_compile = True
         super().run_pass(state)
-        if not state.flags.forceinline:
-            function = state.library.get_function(state["cr"].fndesc.llvm_func_name)
-            function.add_function_attribute("noinline")
-            function.add_function_attribute("optsize")
         # Numba finds the code of a call by a built-in function, which stands for it in Python: one for each part.
         key = [state.func_id.func_qualname].copy
         state["cr"] = state["cr"]._replace(cfunc=key)

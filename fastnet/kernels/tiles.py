@@ -32,7 +32,7 @@ class Shape(NamedTuple):
 
 
 @cache
-def _shape_for(triple: str, cpu: str, features: str) -> Shape:
+def shape_for(triple: str, cpu: str, features: str) -> Shape:
     """The tile for a CPU, by what LLVM makes of a sum of two vectors.
 
     A vector is one of 32 registers with AVX-512, two of 16 with AVX, four of 16 with SSE. In the first
@@ -52,7 +52,7 @@ def _shape_for(triple: str, cpu: str, features: str) -> Shape:
 
 
 def _shape(context: Any) -> Shape:
-    return _shape_for(*context.codegen().magic_tuple())
+    return shape_for(*context.codegen().magic_tuple())
 
 
 @intrinsic

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from numba.core.registry import cpu_target
 
 from fastnet import contract
-from fastnet.kernels.jit import cache_folder
+from fastnet.kernels import jit
 from fastnet.kernels.plans import MOST_PRODUCTS, Plan, make_plan, most_outputs
 from fastnet.kernels.threads import Trainer
 
@@ -83,7 +81,7 @@ class SmallTrainer:
         self.plan, self._train = plan, small.train
         if plan not in _compiled:
             small.train(plan, *records, 0)
-            _note(plan)
+            _compiled.add(plan)
 
     def __call__(
         self, layout: Any, parameters: Any, samples: Any, objective: Any, update: Any, progress: Any, n_blocks: int
@@ -115,26 +113,12 @@ def _pays(plan: Plan, n_epochs: int, n_samples: int) -> bool:
     return _missed[plan] >= LOAD_SECONDS and (_missed[plan] >= COMPILE_SECONDS or _is_on_disk(plan))
 
 
-def _mark(plan: Plan) -> Path | None:
-    """The file that says that a plan's code for this CPU is among the cached kernels."""
-    folder = cache_folder()
-    cpu = hashlib.sha256(repr(cpu_target.target_context.codegen().magic_tuple()).encode()).hexdigest()[:16]
-    return None if folder is None else folder / "plans" / f"{plan.digest}-{cpu}"
-
-
 def _is_on_disk(plan: Plan) -> bool:
-    mark = _mark(plan)
-    return mark is not None and mark.exists()
+    """Whether there is code for the plan and this CPU among the cached kernels."""
+    if jit.DIGEST is None:
+        return False
+    from fastnet.kernels.cache import cache_folder, describe, entries
 
-
-def _note(plan: Plan) -> None:
-    """Remember, here and on disk, that a plan is compiled."""
-    _compiled.add(plan)
-    mark = _mark(plan)
-    if mark is not None:
-        try:
-            mark.parent.mkdir(exist_ok=True)
-            mark.touch()
-        except OSError:
-            # Then later processes do not know of it.
-            return
+    cpu = describe(cpu_target.target_context.codegen().magic_tuple())
+    headers = (header for _, header in entries(cache_folder(jit.DIGEST)))
+    return any(plan.digest in header["types"] and header["cpu"] == cpu for header in headers)

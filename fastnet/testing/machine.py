@@ -34,7 +34,7 @@ def describe_machine() -> dict[str, str]:
     """
     _, cpu, features = compile_target()
     description = {
-        "CPU": _cpu_name(),
+        "CPU": cpu_name(),
         "cores": f"{usable_cores()} usable of {os.cpu_count()}",
         "system": platform.platform(),
         "C library": " ".join(platform.libc_ver()) or "unknown",
@@ -73,7 +73,8 @@ def numpy_features() -> list[str]:
     return [name for name in core.__cpu_dispatch__ if core.__cpu_features__.get(name)]
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """What the CPU calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
