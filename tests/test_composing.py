@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -91,6 +92,24 @@ def test_packs_in_prange_have_the_bits_of_the_reference(dtype: str) -> None:
         train(*arguments)
         for position in (1, 5, 6, 7, 8, 9):
             assert_same_bits(arguments[position], desired[position], f"argument {position}")
+
+
+def test_page_shows_its_example_and_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    example = docs / "examples" / "many_starts.py"
+    runpy.run_path(str(example))
+    printed, page = capsys.readouterr().out, (docs / "kernels.md").read_text(encoding="utf-8")
+    assert "the bits of fit: True" in printed
+    for shown in (example.read_text(encoding="utf-8"), printed):
+        assert shown in page, f"docs/kernels.md has to show:\n{shown}"
+
+
+def test_first_example_of_the_page_runs(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "kernels.md").read_text(encoding="utf-8")
+    first = page.partition("```python\n")[2].partition("```")[0]
+    program = tmp_path / "program.py"
+    program.write_text(first, encoding="utf-8")
+    assert np.isfinite(runpy.run_path(str(program))["total"])
 
 
 # --- a serial loop ---
