@@ -41,8 +41,10 @@ def kernel_torque(network, angle, speed):
     return forward(layout, parameters, x, out)[0, 0]
 
 
-def predicted_torque(net, angle, speed):
-    return net.predict([[angle, speed]])[0, 0]
+def predicted_torque(network, angle, speed):
+    net, x, out = network
+    x[0, 0], x[0, 1] = angle, speed
+    return net.predict(x, out=out)[0, 0]
 
 
 def simulate(torque, network, n_steps):
@@ -75,10 +77,11 @@ def report(name, loop, torque, network, n_calls):
 n_calls = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 few = max(4, n_calls // 100)
 net = train()
-network = (net.layout, net.parameter_buffer, np.empty((1, 2)), np.empty((1, 1)))
+x, out = np.zeros((1, 2)), np.empty((1, 1))
+network = (net.layout, net.parameter_buffer, x, out)
 compiled = numba.njit(simulate)
 compiled(kernel_torque, network, 1)
-net.predict([[0.0, 0.0]])
+net.predict(x)
 report("a jitted loop with the kernel", compiled, kernel_torque, network, n_calls)
 report("the same, fewer calls", compiled, kernel_torque, network, few)
-report("a Python loop with net.predict", simulate, predicted_torque, net, few)
+report("a Python loop with net.predict", simulate, predicted_torque, (net, x, out), few)

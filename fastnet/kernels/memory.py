@@ -49,7 +49,7 @@ def destination(typing_context, array):
 def check_dtypes(typing_context, parameters, array):
     """Refuse, when a kernel is compiled, an array of another dtype than the parameters."""
     if array.dtype != parameters.dtype:
-        raise TypeError(f"a kernel's arrays must be of one dtype; got {parameters.dtype} and {array.dtype}")
+        raise TypeError(f"arrays must be of one dtype; got {parameters.dtype} and {array.dtype}")
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         return context.get_dummy_value()
