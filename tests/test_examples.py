@@ -1,4 +1,4 @@
-"""The scripts of examples/ print what the notebooks print."""
+"""The scripts of examples/ print what the notebooks print, and the others what they promise."""
 
 import re
 import subprocess
@@ -14,9 +14,13 @@ from fastnet.testing.notebooks import NOTEBOOK_1, NOTEBOOK_2, NOTEBOOK_3
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def output_of(script: str) -> str:
+def output_of(script: str, *arguments: str) -> str:
     ran = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / script], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-W", "error", EXAMPLES / script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
@@ -52,7 +56,17 @@ def test_notebook_3():
     assert output_of("notebook_3.py") == "".join(f"Error: {error}\n" for error in NOTEBOOK_3.printed)
 
 
+def test_control_loop():
+    """The pendulum comes to rest upright, and goes the same way in a jitted loop and in Python."""
+    rows = re.findall(r": (\d+) calls, .* us each, angle (\S+), speed (\S+)", output_of("control_loop.py", "40000"))
+    (calls, *long), (few, *compiled), (same, *in_python) = np.array(rows, dtype=float)
+    assert (calls, few, same) == (40_000, 400, 400)
+    assert long == pytest.approx([0, 0], abs=0.05)
+    assert compiled == pytest.approx(in_python, rel=1e-6)
+    assert compiled != pytest.approx([0, 0], abs=0.05)
+
+
 def test_every_notebook_has_an_example():
-    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == [
+    assert sorted(path.name for path in EXAMPLES.glob("notebook_*.py")) == [
         f"notebook_{i}.py" for i in range(1, len(notebooks.NOTEBOOKS) + 1)
     ]

@@ -52,6 +52,7 @@ BUILDING_BLOCKS |= {"team", "threads", "tiles", "tracing", "trainers"}
 #: Public functions and classes that have no twin, and why.
 HELPERS = {
     "fastnet.reference.exact": {
+        "check_dtypes": "Numba knows the dtypes when it compiles",
         "check_shapes": "NumPy stretches arrays; shapes that differ are refused in the kernels where planes are made",
     },
     "fastnet.reference.network": {
@@ -537,3 +538,29 @@ def test_forward_and_gradient_refuse_shapes_that_do_not_fit() -> None:
     for function in twins("network.gradient"):
         with pytest.raises(ValueError, match="out must"):
             function(layout, parameters, samples, objective, np.empty(8))
+
+
+@pytest.mark.parametrize(
+    ("name", "position", "field"),
+    [
+        ("network.forward", 2, None),
+        ("network.gradient", 2, "x"),
+        ("network.gradient", 2, "y"),
+        ("network.gradient", 2, "weight"),
+        ("network.gradient", 4, None),
+        ("network.train", 2, "x"),
+        ("optimizers.step", 2, None),
+        ("optimizers.step", 5, "slots"),
+    ],
+)
+def test_arrays_of_other_dtypes_are_refused(name: str, position: int, field: str | None) -> None:
+    """Before anything is written."""
+    arguments = list(next(CALLS[name]("float64", np.random.default_rng(6))).arguments)
+    wrong = arguments[position] if field is None else getattr(arguments[position], field)
+    narrow = wrong.astype("float32")
+    arguments[position] = narrow if field is None else arguments[position]._replace(**{field: narrow})
+    before = copy.deepcopy(arguments)
+    for function in twins(name):
+        with pytest.raises(TypeError, match=r"^arrays must be of one dtype; got float64 and float32$"):
+            function(*arguments)
+    assert_same(tuple(arguments), tuple(before), "refused")

@@ -1,7 +1,5 @@
 """Plants a fault of one bit in the back-projection, and finds it in three ways."""
 
-# ruff: noqa: T201
-
 import tempfile
 from pathlib import Path
 

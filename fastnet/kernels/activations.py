@@ -69,6 +69,11 @@ def forward_rows(activation, buffer, z, a, n_rows, n_units, stride):
     part, step = 1, lanes * lanes
     while part < n_units and part < lanes:
         part, step = 2 * part, step // 2
+    # What the last vectors hold beyond the rows could be subnormal, and slow.
+    offset, nothing = n_rows * stride, splat(buffer, 0.0)
+    while offset & (step - 1):
+        store(buffer, z + offset, nothing)
+        offset += lanes
     # Not a range, which would divide by the step.
     offset = 0
     while offset < n_rows * stride:

@@ -53,6 +53,8 @@ from fastnet.kernels.memory import (
     aligned,
     all_zero,
     at,
+    check_dtypes,
+    destination,
     integers,
     is_nowhere,
     lanes_of,
@@ -405,6 +407,9 @@ def _all_finite(data, size):
 @jit_inline
 def _check_samples(layout, parameters, samples):
     """Refuse arrays that do not fit together: pointers would lead past their ends."""
+    check_dtypes(parameters, samples.x)
+    check_dtypes(parameters, samples.y)
+    check_dtypes(parameters, samples.weight)
     n_samples, n_inputs = samples.x.shape
     if parameters.size < layout_size(layout):
         raise ValueError("parameters must have the size of the layout")
@@ -437,14 +442,36 @@ def _check_records(layout, objective, update, progress):
 def forward(layout, parameters, x, out):
     """The network's outputs for the rows of x, written to ``out`` and returned.
 
+    Up to 16 rows through layers of up to 256 units take no memory but the stack's.
+
     Parameters
     ----------
     layout : (n_layers, 6) int64 array
         The columns are named in `fastnet.contract`.
-    parameters : (size,) array
+    parameters : (size,) array of float32 or float64
         Padded buffer.
-    x : (n_samples, n_inputs) array, C-contiguous
+    x : (n_samples, n_inputs) array of the same dtype, C-contiguous
     out : (n_samples, n_outputs) array
+
+    Returns
+    -------
+    (n_samples, n_outputs) array
+        ``out``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+    TypeError
+        When it is compiled for arrays of other dtypes or memory layouts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnet import Network
+    >>> network = Network.from_arrays([[[2.0], [3.0]]], [[1.0]])
+    >>> forward(network.layout, network.parameter_buffer, np.array([[1.0, 10.0]]), np.empty((1, 1)))
+    array([[33.]])
     """
     _check_forward(layout, parameters, x, out)
     _forward(layout, parameters, x, out)
@@ -464,6 +491,7 @@ def forward_finite(layout, parameters, x, out):
 @jit_inline
 def _check_forward(layout, parameters, x, out):
     """Refuse arrays that do not fit together."""
+    check_dtypes(parameters, x)
     if parameters.size < layout_size(layout):
         raise ValueError("parameters must have the size of the layout")
     if x.shape[1] != layout[0, N_INPUTS] or out.shape != (x.shape[0], layout[layout.shape[0] - 1, N_OUTPUTS]):
@@ -516,20 +544,62 @@ def gradient(layout, parameters, samples, objective, out):
     """The gradient of the summed losses of all samples as one batch, written to ``out``; returns their sum.
 
     Neither the penalty nor the reduction to a mean is applied; `fastnet.kernels.optimizers.step`
-    does both. ``out`` is laid out like ``parameters``.
+    does both. Up to 16 rows through two hidden layers of up to 32 units take no memory but the stack's.
+
+    Parameters
+    ----------
+    layout : (n_layers, 6) int64 array
+        The columns are named in `fastnet.contract`.
+    parameters : (size,) array of float32 or float64
+        Padded buffer.
+    samples : Samples
+        Arrays of the same dtype. They are taken as they stand; only `train` follows their ``order``.
+    objective : Objective
+        Of it the loss is used, and its parameter.
+    out : (size,) array of the same dtype
+        Laid out like ``parameters``.
+
+    Returns
+    -------
+    float
+        The sum of the weighted losses.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+    TypeError
+        When it is compiled for arrays of other dtypes or memory layouts, or that are read-only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnet import Network, contract
+    >>> from fastnet.contract import Objective, Samples
+    >>> network = Network.from_arrays([[[2.0], [3.0]]])
+    >>> y = np.zeros((1, network.layout[-1, contract.STRIDE]))
+    >>> samples = Samples(np.array([[1.0, 10.0]]), y, np.ones(1), np.empty((0, 1), np.int64))
+    >>> objective = Objective(contract.SQUARED_ERROR, 0.0, True, 0.0, 1)
+    >>> out = np.zeros_like(network.parameter_buffer)
+    >>> gradient(network.layout, network.parameter_buffer, samples, objective, out)
+    512.0
+    >>> out[:: network.layout[0, contract.STRIDE]]
+    array([ 32., 320.])
     """
     _check_samples(layout, parameters, samples)
+    check_dtypes(parameters, out)
     if out.size != parameters.size:
         raise ValueError("out must have the size of the parameters")
-    n_samples, n_inputs = samples.x.shape
+    data, n_samples, n_inputs = pointer(parameters), samples.x.shape[0], samples.x.shape[1]
     block_rows = least(n_samples, BLOCK_ROWS)
-    parts = _parts(pointer(layout), layout.shape[0], pointer(parameters), block_rows, 0, n_samples, 1)
-    memory = reserve(pointer(parameters), parts.end)
+    parts = _parts(pointer(layout), layout.shape[0], data, block_rows, 0, n_samples, 1)
+    is_small = parts.end <= STACK_ELEMENTS
+    memory = stack_memory(data, STACK_ELEMENTS) if is_small else reserve(data, parts.end)
     if is_nowhere(memory):
         raise MemoryError
-    net = _make_net(pointer(layout), layout.shape[0], pointer(parameters), parts, block_rows, memory, 0)
+    net = _make_net(pointer(layout), layout.shape[0], data, parts, block_rows, memory, 0)
     _fill(net, block_rows, n_samples)
-    rows = _sample_rows(samples, net.natural, False)
+    rows, result = _sample_rows(samples, net.natural, False), destination(out)
     total = 0.0
     for low in range(0, n_samples, BLOCK_ROWS):
         n_rows = least(BLOCK_ROWS, n_samples - low)
@@ -539,10 +609,11 @@ def gradient(layout, parameters, samples, objective, out):
         total += loss
         for layer in range(net.n_layers):
             stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
-            _layer_gradient(net, layer, x, n_rows, pointer(out), low > 0, 0, entry(net.layout, layer, N_INPUTS))
+            _layer_gradient(net, layer, x, n_rows, result, low > 0, 0, entry(net.layout, layer, N_INPUTS))
             if bias >= 0:
-                row_sum(pointer(out), bias, net.planes, _place(net, layer, _DELTA), n_rows, stride, stride, low > 0)
-    release(memory)
+                row_sum(result, bias, net.planes, _place(net, layer, _DELTA), n_rows, stride, stride, low > 0)
+    if not is_small:
+        release(memory)
     return total
 
 

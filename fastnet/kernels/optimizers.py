@@ -13,7 +13,7 @@ from fastnet.contract import ADAM, RMSPROP, RPROP
 from fastnet.kernels.formulas import optimizers as formulas
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.linear import entry, layout_size
-from fastnet.kernels.memory import lanes_of, load, pointer, splat, store
+from fastnet.kernels.memory import check_dtypes, destination, lanes_of, load, pointer, splat, store
 from fastnet.kernels.simd import staged
 
 __all__ = ["step"]
@@ -45,9 +45,9 @@ def state_of(update, size):
     return State(
         update.kind,
         pointer(update.settings),
-        pointer(update.slots),
+        destination(update.slots),
         update.slots.shape[0],
-        pointer(update.powers),
+        destination(update.powers),
         size,
     )
 
@@ -170,7 +170,7 @@ def step(layout, parameters, gradient, batch_weight, objective, update, learning
     ----------
     layout : (n_layers, 6) int64 array
         The columns are named in `fastnet.contract`.
-    parameters, gradient : (size,) array
+    parameters, gradient : (size,) array of float32 or float64
         Padded buffers of one dtype.
     batch_weight : float
         The sum of the batch's sample weights, by which a mean is taken.
@@ -178,11 +178,35 @@ def step(layout, parameters, gradient, batch_weight, objective, update, learning
         What is minimised, and the optimizer.
     learning_rate : float
         The rate of this epoch.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together.
+    TypeError
+        When it is compiled for arrays of other dtypes or memory layouts, or that are read-only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastnet import SGD, Network, contract
+    >>> from fastnet.contract import Objective, Update
+    >>> network = Network.from_arrays([[[2.0], [3.0]]])
+    >>> parameters, sgd = network.parameter_buffer, SGD()
+    >>> slots = sgd.initial_slots(parameters.size, network.dtype)
+    >>> update = Update(sgd.kind, sgd.settings, slots, np.ones(2), np.ones(1))
+    >>> objective = Objective(contract.SQUARED_ERROR, 0.0, True, 0.0, 1)
+    >>> step(network.layout, parameters, np.ones_like(parameters), 1.0, objective, update, 0.5)
+    >>> network.weights[0]
+    array([[1.5],
+           [2.5]])
     """
+    check_dtypes(parameters, gradient)
+    check_dtypes(parameters, update.slots)
     size = layout_size(layout)
     if parameters.size != size or gradient.size != size or update.slots.shape[1] != size:
         raise ValueError("parameters, gradient and state must have the size of the layout")
-    table, state = pointer(layout), state_of(update, parameters.size)
+    table, weights, state = pointer(layout), destination(parameters), state_of(update, parameters.size)
     scale, rate = scale_of(objective, batch_weight), rate_of(state, learning_rate)
     # Weights, then biases, of each layer: one place where a step is taken, because it is a lot of code.
     for part in range(2 * layout.shape[0]):
@@ -193,5 +217,5 @@ def step(layout, parameters, gradient, batch_weight, objective, update, learning
             first, n, l2 = entry(table, layer, contract.BIAS), stride, 0.0
         if first >= 0:
             end = first + n
-            step_span(first, end, l2, scale, pointer(parameters), pointer(gradient), state, learning_rate, rate)
+            step_span(first, end, l2, scale, weights, pointer(gradient), state, learning_rate, rate)
     count_step(state)

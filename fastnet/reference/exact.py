@@ -237,6 +237,13 @@ def check_shapes(*matrices: Array) -> None:
         raise ValueError("the matrices' shapes differ")
 
 
+def check_dtypes(*arrays: Array) -> None:
+    """Refuse arrays of different dtypes, as kernels do when they are compiled."""
+    for array in arrays[1:]:
+        if array.dtype != arrays[0].dtype:
+            raise TypeError(f"arrays must be of one dtype; got {arrays[0].dtype} and {array.dtype}")
+
+
 def _row_blocks(n_rows: int) -> Sequence[slice]:
     return [slice(low, low + contract.BLOCK_ROWS) for low in range(0, max(n_rows, 1), contract.BLOCK_ROWS)]
 

@@ -40,6 +40,7 @@ def forward(layout: np.ndarray, parameters: Array, x: Array, out: Array, arithme
     x : (n_samples, n_inputs) array
     out : (..., n_samples, n_outputs) array
     """
+    exact.check_dtypes(parameters, x)
     if parameters.shape[-1] < optimizers.layout_size(layout):
         raise ValueError("parameters must have the size of the layout")
     if x.shape[1] != layout[0, contract.N_INPUTS] or out.shape[-2:] != (len(x), layout[-1, contract.N_OUTPUTS]):
@@ -66,6 +67,7 @@ def gradient(
     does both. ``out`` is laid out like ``parameters``.
     """
     _check_samples(layout, parameters, samples)
+    exact.check_dtypes(parameters, out)
     if out.shape != parameters.shape:
         raise ValueError("out must have the size of the parameters")
     total = 0.0
@@ -79,6 +81,7 @@ def gradient(
 
 def _check_samples(layout: np.ndarray, parameters: Array, samples: Samples) -> None:
     """Refuse arrays that do not fit together, as the kernels do."""
+    exact.check_dtypes(parameters, samples.x, samples.y, samples.weight)
     n_samples, n_inputs = samples.x.shape
     if parameters.shape[-1] < optimizers.layout_size(layout):
         raise ValueError("parameters must have the size of the layout")

@@ -64,6 +64,7 @@ def step(
     learning_rate : float
         The rate of this epoch.
     """
+    exact.check_dtypes(parameters, gradient, update.slots)
     if {parameters.shape[-1], gradient.shape[-1], update.slots.shape[-1]} != {layout_size(layout)}:
         raise ValueError("parameters, gradient and state must have the size of the layout")
     dtype = parameters.dtype.type
