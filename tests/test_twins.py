@@ -65,6 +65,7 @@ HELPERS = {
         "forward_rows": "on pointers: a layer's outputs, for the training loop",
         "backward_rows": "on pointers: a layer's deltas, for the training loop",
         "softmax_backward_row": "on pointers: for the training loop and for backward",
+        "clear_rest": "on pointers: writes zeros beyond rows",
         "join_padded": "copies matrices to where rows are whole vectors",
     },
     "fastnet.kernels.linear": {

@@ -69,17 +69,25 @@ def forward_rows(activation, buffer, z, a, n_rows, n_units, stride):
     part, step = 1, lanes * lanes
     while part < n_units and part < lanes:
         part, step = 2 * part, step // 2
-    # What the last vectors hold beyond the rows could be subnormal, and slow.
-    offset, nothing = n_rows * stride, splat(buffer, 0.0)
-    while offset & (step - 1):
-        store(buffer, z + offset, nothing)
-        offset += lanes
+    clear_rest(buffer, z, n_rows * stride, step)
     # Not a range, which would divide by the step.
     offset = 0
     while offset < n_rows * stride:
         values = join_rows(buffer, z + offset, lanes, part)
         split_rows(buffer, a + offset, lanes, part, _forward(activation, values))
         offset += step
+
+
+@jit_inline
+def clear_rest(buffer, first, size, step):
+    """Write +0 from ``size`` to the next multiple of ``step``, a power of two.
+
+    What lies there takes part in the calculation, and could be subnormal, and slow.
+    """
+    nothing = splat(buffer, 0.0)
+    while size & (step - 1):
+        store(buffer, first + size, nothing)
+        size += lanes_of(buffer)
 
 
 @jit_inline
