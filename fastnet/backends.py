@@ -30,8 +30,8 @@ class Backend:
     forward_finite : callable, optional
         `forward` for inputs that may not be finite: then it does nothing and returns False, else True.
     forward_together : callable, optional
-        Called as ``forward_together(layout, parameters, x, out, rows_at_once, n_threads)``: `forward`, on pieces of
-        so many rows.
+        Called as ``forward_together(layout, parameters, x, out, rows_at_once, n_threads)``: `forward_finite`, on pieces
+        of so many rows; returns False when one is not finite.
     """
 
     forward: Callable[..., Any]
@@ -39,7 +39,7 @@ class Backend:
     is_compiled: bool
     trainer: Callable[..., Callable[..., int]] | None = None
     forward_finite: Callable[..., bool] | None = None
-    forward_together: Callable[..., None] | None = None
+    forward_together: Callable[..., bool] | None = None
 
 
 def load_backend(backend: Any) -> Backend:

@@ -407,17 +407,19 @@ def predict(
         and X.dtype is dtype
         and out is None
         and functions.forward_finite is not None
-        and 0 < X.size <= _FEW_INPUTS
+        and X.size > 0
         and X.ndim == 2
         and X.shape[1] == network.n_inputs
         and X.flags.carray
-        and threads is None
     ):
-        # A few rows of what kernels take: all the care below would take longer than they do.
-        out = np.empty((len(X), network.n_outputs), dtype)
-        if functions.forward_finite(network.layout, network.parameter_buffer, X, out):
-            return out
-        out = None
+        # What kernels take as it is, but for numbers that are not finite, which they find on their way. For a few rows
+        # all the care below would take longer than they do, and for many a third as long.
+        outputs = np.empty((len(X), network.n_outputs), dtype)
+        if X.size <= _FEW_INPUTS and threads is None:
+            if functions.forward_finite(network.layout, network.parameter_buffer, X, outputs):
+                return outputs
+        elif _write_outputs(network, network.n_layers, X, outputs, functions, most_threads(check_threads(threads))):
+            return outputs
     n_threads = most_threads(check_threads(threads))
     x = check_inputs(network, X)
     if out is None:
@@ -426,18 +428,22 @@ def predict(
         check_output("out", out, (len(x), network.n_outputs), dtype)
         if np.may_share_memory(x, out):
             x = x.copy()
-    return _outputs(network, network.n_layers, x, out, functions, n_threads)
+    _write_outputs(network, network.n_layers, x, out, functions, n_threads)
+    return out
 
 
-def _outputs(
+def _write_outputs(
     network: Network,
     n_layers: int,
     x: NDArray[np.floating],
     out: NDArray[np.floating],
     functions: Backend,
     n_threads: int = 1,
-) -> NDArray[np.floating]:
-    """Write the outputs of the network's first layers, in calls that are short enough for Ctrl-C."""
+) -> bool:
+    """Write the outputs of the network's first layers, in calls that are short enough for Ctrl-C.
+
+    Returns False where the backend has found that x is not finite.
+    """
     layout = network.layout[:n_layers]
     cost = network.n_parameters + 64 * sum(network.layer_sizes[1:])
     n_rows = max(contract.BLOCK_ROWS, _PREDICTED_AT_ONCE // cost)
@@ -447,12 +453,15 @@ def _outputs(
             # Some pieces for each thread, so that one that is held up takes fewer; of whole blocks of the kernels.
             n_blocks = max(1, min(n_rows, len(x) // (4 * n_threads)) // contract.BLOCK_ROWS)
             rows_at_once = n_blocks * contract.BLOCK_ROWS
-            functions.forward_together(layout, network.parameter_buffer, x, out, rows_at_once, n_threads)
-        return out
+            return functions.forward_together(layout, network.parameter_buffer, x, out, rows_at_once, n_threads)
+    is_finite = True
     for low in range(0, len(x), n_rows):
         rows = slice(low, low + n_rows)
-        functions.forward(layout, network.parameter_buffer, x[rows], out[rows])
-    return out
+        if functions.forward_finite is None:
+            functions.forward(layout, network.parameter_buffer, x[rows], out[rows])
+        else:
+            is_finite = is_finite and functions.forward_finite(layout, network.parameter_buffer, x[rows], out[rows])
+    return is_finite
 
 
 def _hidden_outputs(
@@ -460,7 +469,8 @@ def _hidden_outputs(
 ) -> NDArray[np.floating]:
     """The outputs of the network's first layers."""
     out = np.empty((len(x), network.layer_sizes[n_layers]), network.dtype)
-    return _outputs(network, n_layers, x, out, functions)
+    _write_outputs(network, n_layers, x, out, functions)
+    return out
 
 
 def fit_output_layer(network: Network, X: ArrayLike, y: ArrayLike, backend: str | Backend) -> None:

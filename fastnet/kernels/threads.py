@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastnet import contract
-from fastnet.kernels.network import forward, train_member, workspace_size
+from fastnet.kernels.network import forward_finite, train_member, workspace_size
 
 #: Multiplications of a step for each thread: with fewer, sharing takes longer than it saves.
 WORK_PER_THREAD = 1 << 17
@@ -125,17 +125,23 @@ class _Other:
             self.end.release()
 
 
-def forward_together(layout: Any, parameters: Any, x: Any, out: Any, rows_at_once: int, n_threads: int) -> None:
-    """`fastnet.kernels.network.forward` on pieces of so many rows, which threads take one after the other."""
-    pieces, stopped = count(0, rows_at_once), threading.Event()
+def forward_together(layout: Any, parameters: Any, x: Any, out: Any, rows_at_once: int, n_threads: int) -> bool:
+    """`fastnet.kernels.network.forward_finite` on pieces of so many rows, which threads take one after the other.
+
+    Returns False when a piece is not finite; then others may be missing.
+    """
+    pieces, stopped, failed = count(0, rows_at_once), threading.Event(), threading.Event()
 
     def work(thread: int = 0, n: int = 1) -> int:
         while not stopped.is_set() and (low := next(pieces)) < len(x):
             piece = slice(low, low + rows_at_once)
-            forward(layout, parameters, x[piece], out[piece])
+            if not forward_finite(layout, parameters, x[piece], out[piece]):
+                failed.set()
+                stopped.set()
         return 0
 
     try:
         run_together(work, n_threads)
     finally:
         stopped.set()
+    return not failed.is_set()
