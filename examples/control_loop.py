@@ -42,9 +42,9 @@ def kernel_torque(network, angle, speed):
 
 
 def predicted_torque(network, angle, speed):
-    net, x, out = network
+    net, x = network
     x[0, 0], x[0, 1] = angle, speed
-    return net.predict(x, out=out)[0, 0]
+    return net.predict(x)[0, 0]
 
 
 def simulate(torque, network, n_steps):
@@ -77,11 +77,11 @@ def report(name, loop, torque, network, n_calls):
 n_calls = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 few = max(4, n_calls // 100)
 net = train()
-x, out = np.zeros((1, 2)), np.empty((1, 1))
-network = (net.layout, net.parameter_buffer, x, out)
+x = np.zeros((1, 2))
+network = (net.layout, net.parameter_buffer, x, np.empty((1, 1)))
 compiled = numba.njit(simulate)
 compiled(kernel_torque, network, 1)
 net.predict(x)
 report("a jitted loop with the kernel", compiled, kernel_torque, network, n_calls)
 report("the same, fewer calls", compiled, kernel_torque, network, few)
-report("a Python loop with net.predict", simulate, predicted_torque, (net, x, out), few)
+report("a Python loop with net.predict", simulate, predicted_torque, (net, x), few)
