@@ -46,8 +46,8 @@ PAIRS: dict[str, tuple[ModuleType, list[ModuleType]]] = {
 }
 
 #: Modules of the kernels that hold no functions on arrays: what the others are built of.
-BUILDING_BLOCKS = {"cache", "compiler", "formulas", "jit", "memory", "plans", "simd", "small"}
-BUILDING_BLOCKS |= {"team", "threads", "tiles", "tracing", "trainers"}
+BUILDING_BLOCKS = {"cache", "compiler", "formulas", "jit", "memory", "plans", "products", "regions", "simd", "small"}
+BUILDING_BLOCKS |= {"team", "threads", "tiles", "tracing", "trainers", "workspace"}
 
 #: Public functions and classes that have no twin, and why.
 HELPERS = {
@@ -67,21 +67,6 @@ HELPERS = {
         "softmax_backward_row": "on pointers: for the training loop and for backward",
         "clear_rest": "on pointers: writes zeros beyond rows",
         "join_padded": "copies matrices to where rows are whole vectors",
-    },
-    "fastnet.kernels.linear": {
-        "View": "on pointers: a matrix",
-        "Target": "on pointers: a matrix to write to",
-        "view": "makes a View",
-        "target": "makes a Target",
-        "entry": "on pointers: reads a layout",
-        "layout_size": "bounds the buffers that functions on arrays take",
-        "padded": "rounds a width up to whole vectors",
-        "product": "on pointers: the matrix product of the training loop",
-        "scratch_size": "says what memory a product needs",
-        "copy_row": "on pointers: copies a row by vectors",
-        "odd_stride": "says how far apart rows lie best",
-        "row_sum": "on pointers: the gradient of biases in the training loop",
-        "row_product": "on pointers: a row times a matrix, for the prediction of a few rows",
     },
     "fastnet.kernels.losses": {
         "case_of": "tells the formulas which loss and output activation belong together",

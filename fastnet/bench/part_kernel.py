@@ -7,27 +7,12 @@ from typing import Any
 from fastnet.contract import ACTIVATION, BIAS, ERROR_SUM, LOSS_SUM, N_INPUTS, N_OUTPUTS, STRIDE, WEIGHTS
 from fastnet.kernels import activations, losses, optimizers
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.linear import entry, odd_stride, product, target, view
 from fastnet.kernels.memory import keep, pointer
-from fastnet.kernels.network import (
-    _A,
-    _Z,
-    _add_weights,
-    _backward_rows,
-    _block_size,
-    _fill,
-    _gather,
-    _layer_forward,
-    _make_net,
-    _output,
-    _place,
-    _records_of,
-    _sample_rows,
-    _sum_rows,
-    _update,
-    _workspace,
-)
+from fastnet.kernels.network import _block_size, _records_of, _sample_rows, _workspace
+from fastnet.kernels.products import entry, odd_stride, product, target, view
+from fastnet.kernels.regions import add_weights, backward_block, gather, layer_forward, second_region, sum_block
 from fastnet.kernels.team import alone
+from fastnet.kernels.workspace import A_PLANE, Z_PLANE, fill, make_net, output_planes, place
 
 #: The parts in the order of a step, and what each one is. The position of a name is its bit in `repeat_parts`.
 PARTS = {
@@ -57,15 +42,15 @@ def bit_of(part: str) -> int:
 
 @jit_inline
 def _affine_maps(net: Any, x: Any, n_rows: Any) -> None:
-    """`fastnet.kernels.network._forward_rows` without the last layer's activation."""
+    """`fastnet.kernels.regions.forward_block` without the last layer's activation."""
     source, last = x, net.n_layers - 1
     for layer in range(last):
-        z, a = _place(net, layer, _Z), _place(net, layer, _A)
-        _layer_forward(net.layout, layer, net.parameters, source, net.planes, z, a, n_rows, net.scratch)
+        z, a = place(net, layer, Z_PLANE), place(net, layer, A_PLANE)
+        layer_forward(net.layout, layer, net.parameters, source, net.planes, z, a, n_rows, net.scratch)
         source = view(net.planes, a, entry(net.layout, layer, STRIDE), 1)
     stride = entry(net.layout, last, STRIDE)
     product(
-        target(net.planes, _place(net, last, _Z), stride, False),
+        target(net.planes, place(net, last, Z_PLANE), stride, False),
         source,
         view(net.parameters, entry(net.layout, last, WEIGHTS), stride, 1),
         view(net.parameters, entry(net.layout, last, BIAS), 0, 1),
@@ -81,16 +66,16 @@ def _output_rows(net: Any, objective: Any, samples: Any, first_row: Any, n_rows:
     """The last layer's activation, losses and deltas."""
     last = net.n_layers - 1
     stride, n_outputs = entry(net.layout, last, STRIDE), entry(net.layout, last, N_OUTPUTS)
-    z, a = _place(net, last, _Z), _place(net, last, _A)
+    z, a = place(net, last, Z_PLANE), place(net, last, A_PLANE)
     activations.forward_rows(entry(net.layout, last, ACTIVATION), net.planes, z, a, n_rows, n_outputs, stride)
-    losses.output_rows(objective, _output(net), samples, first_row, 0, n_rows)
+    losses.output_rows(objective, output_planes(net), samples, first_row, 0, n_rows)
 
 
 @jit_inline
 def _optimizer_step(
     net: Any, records: Any, objective: Any, state: Any, scale: Any, rate: Any, learning_rate: Any
 ) -> None:
-    """The step that `fastnet.kernels.network._update` takes after each gradient."""
+    """The step that `fastnet.kernels.regions.second_region` takes after each gradient."""
     for part in range(2 * net.n_layers):
         layer, l2 = part // 2, objective.l2
         stride = entry(net.layout, layer, STRIDE)
@@ -136,33 +121,33 @@ def repeat_parts(
     """
     n_rows = _block_size(samples, objective)
     places = _workspace(layout, parameters, samples, objective, 1)
-    net = _make_net(pointer(layout), layout.shape[0], pointer(parameters), places, n_rows, pointer(workspace), 0)
-    _fill(net, n_rows, 0)
+    net = make_net(pointer(layout), layout.shape[0], pointer(parameters), places, n_rows, pointer(workspace), 0)
+    fill(net, n_rows, 0)
     team, records = alone(net.parameters), _records_of(update, progress)
     rows, state = _sample_rows(samples, pointer(samples.order), True), optimizers.state_of(update, parameters.size)
     stride = odd_stride(rows.x, rows.n_inputs)
     x = view(net.gathered, 0, stride, 1)
-    batch_weight = _add_weights(net, rows, 0, n_rows, 0.0)
+    batch_weight = add_weights(net, rows, 0, n_rows, 0.0)
     learning_rate = records.learning_rates[0]
     rate, n_blocks = optimizers.rate_of(state, learning_rate), rows.n_samples // n_rows
     for time in range(times):
         first_row = time % n_blocks * n_rows
         if parts & _GATHER:
-            _gather(net.gathered, stride, rows, first_row, 0, n_rows)
+            gather(net.gathered, stride, rows, first_row, 0, n_rows)
         if parts & _FORWARD:
             _affine_maps(net, x, n_rows)
         if parts & _OUTPUT:
             _output_rows(net, objective, rows, first_row, n_rows)
         if parts & _BACKWARD:
-            _backward_rows(net, 0, n_rows)
+            backward_block(net, 0, n_rows)
         if parts & _SUMS:
-            loss, error = _sum_rows(net, rows, first_row, n_rows)
+            loss, error = sum_block(net, rows, first_row, n_rows)
             records.sums[LOSS_SUM] += loss
             records.sums[ERROR_SUM] += error
-            batch_weight = _add_weights(net, rows, first_row, n_rows, 0.0)
+            batch_weight = add_weights(net, rows, first_row, n_rows, 0.0)
         scale = optimizers.scale_of(objective, batch_weight)
         if parts & _GRADIENT:
-            _update(net, x, n_rows, records, False, False, objective, state, scale, rate, learning_rate, team)
+            second_region(net, x, n_rows, records, False, False, objective, state, scale, rate, learning_rate, team)
         if parts & _OPTIMIZER:
             _optimizer_step(net, records, objective, state, scale, rate, learning_rate)
     keep(workspace)

@@ -11,8 +11,8 @@ import numpy as np
 from fastnet.contract import SOFTMAX
 from fastnet.kernels.formulas import activations, arithmetic
 from fastnet.kernels.jit import jit, jit_inline, jit_part
-from fastnet.kernels.linear import padded
 from fastnet.kernels.memory import join_rows, lanes_of, load, moved, pointer, splat, split_rows, stack_memory, store
+from fastnet.kernels.products import padded
 from fastnet.kernels.simd import Lanes, plus, select, staged
 from fastnet.kernels.tiles import transpose_square
 

@@ -12,10 +12,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from fastnet.contract import (
-    ACTIVATION,
     BATCH_START,
     BATCH_WEIGHT,
     BIAS,
@@ -33,89 +30,46 @@ from fastnet.contract import (
     STOP_EPOCH,
     STRIDE,
     WEIGHT_SUM,
-    WEIGHTS,
 )
-from fastnet.kernels import activations, losses, optimizers
+from fastnet.kernels import losses, optimizers
 from fastnet.kernels.jit import jit, jit_inline, jit_part
-from fastnet.kernels.linear import (
-    copy_row,
-    entry,
-    layout_size,
-    odd_stride,
-    padded,
-    product,
-    row_sum,
-    scratch_size,
-    target,
-    view,
-)
 from fastnet.kernels.memory import (
     aligned,
-    all_zero,
-    at,
     check_dtypes,
     destination,
-    integers,
     is_nowhere,
     lanes_of,
     least,
-    load,
     most,
     moved,
     pointer,
     release,
     reserve,
-    splat,
     stack_memory,
-    store,
 )
-from fastnet.kernels.simd import Lanes, fma, staged
+from fastnet.kernels.products import entry, layout_size, odd_stride, padded, row_sum, scratch_size, view
+from fastnet.kernels.regions import (
+    add_weights,
+    all_finite,
+    first_region,
+    gather,
+    is_finite,
+    layer_forward,
+    layer_gradient,
+    penalty_of,
+    rows_together,
+    second_region,
+    square_columns,
+    sum_block,
+)
 from fastnet.kernels.team import alone, member, share, wait
+from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, output_planes, parts_of, place
 
 __all__ = ["forward", "gradient", "train"]
 
-#: Columns of a plan, which says where a block's planes begin in the workspace, with one row for each
-#: layer: the inputs of its activation, its outputs, its deltas.
-(_Z, _A, _DELTA) = range(3)
-_PLAN_COLUMNS = 3
 #: Elements of the memory on the stack, and rows for which it is used.
 STACK_ELEMENTS = 8192
 FEW_ROWS = 16
-
-
-class _Net(NamedTuple):
-    """A network and the memory it is worked with, as pointers."""
-
-    layout: Any
-    n_layers: int
-    parameters: Any
-    #: Where the planes begin.
-    plan: Any
-    planes: Any
-    #: Positions of the planes of the losses and the absolute errors of the last layer.
-    losses: int
-    distances: int
-    #: The sums of the squares of each column of weights, for the penalty.
-    squares: Any
-    #: Rows of a block in their order.
-    gathered: Any
-    #: 0, 1, 2, …
-    natural: Any
-    #: Of this thread alone: what the products need, and two vectors.
-    scratch: Any
-    sums: Any
-
-
-class _Parts(NamedTuple):
-    """Where the parts of a workspace begin, in elements."""
-
-    squares: int
-    gathered: int
-    #: The parts of the threads, one after another.
-    own: int
-    n_own: int
-    integers: int
-    end: int
 
 
 class _Records(NamedTuple):
@@ -127,281 +81,6 @@ class _Records(NamedTuple):
     loss_curve: Any
     mean_absolute_error: Any
     learning_rates: Any
-
-
-@staged
-def _square_added(w: Lanes, total: Lanes) -> Lanes:
-    return fma(w, w, total)
-
-
-@staged
-def _poisoned(total: Lanes, w: Lanes) -> Lanes:
-    """The total, a zero, made NaN where w is not finite."""
-    return fma(w, 0.0, total)
-
-
-@jit_inline
-def _place(net, layer, plane):
-    return at(net.plan, layer, _PLAN_COLUMNS, plane)
-
-
-@jit_inline
-def _parts(layout, n_layers, data, n_rows, n_gathered, n_natural, n_threads):
-    """The parts of the workspace for blocks of ``n_rows``."""
-    n_planes, most_terms, n_squares = 0, n_rows, 0
-    for layer in range(n_layers):
-        stride = entry(layout, layer, STRIDE)
-        # Rows that share a vector are computed in groups, of which the last may not be full.
-        n_planes += _PLAN_COLUMNS * padded(data, n_rows) * stride
-        most_terms = most(most_terms, most(entry(layout, layer, N_INPUTS), stride))
-        n_squares += stride
-    squares = n_planes + 2 * padded(data, n_rows) * entry(layout, n_layers - 1, STRIDE)
-    gathered = squares + n_squares
-    own = gathered + padded(data, n_gathered)
-    n_own = padded(data, scratch_size(data, most_terms, most_terms)) + 2 * lanes_of(data)
-    whole = own + n_threads * n_own
-    # An integer takes at most two elements; then room to align the whole.
-    return _Parts(
-        squares, gathered, own, n_own, whole, whole + 2 * (n_layers * _PLAN_COLUMNS + n_natural) + lanes_of(data)
-    )
-
-
-@jit_inline
-def _make_net(layout, n_layers, parameters, parts, n_rows, memory, thread):
-    """The network with its memory; `_fill` has to be called once."""
-    workspace = aligned(memory)
-    last = n_layers - 1
-    n_plane = padded(parameters, n_rows) * entry(layout, last, STRIDE)
-    plan = integers(moved(workspace, parts.integers))
-    own = moved(workspace, parts.own + thread * parts.n_own)
-    return _Net(
-        layout,
-        n_layers,
-        parameters,
-        plan,
-        workspace,
-        parts.squares - 2 * n_plane,
-        parts.squares - n_plane,
-        moved(workspace, parts.squares),
-        moved(workspace, parts.gathered),
-        moved(plan, n_layers * _PLAN_COLUMNS),
-        moved(own, 2 * lanes_of(parameters)),
-        own,
-    )
-
-
-@jit_inline
-def _fill(net, n_rows, n_natural):
-    """Write the plan and the natural order."""
-    position, end = 0, 0
-    for layer in range(net.n_layers):
-        for _ in range(_PLAN_COLUMNS):
-            net.plan[position] = end
-            position += 1
-            end += padded(net.parameters, n_rows) * entry(net.layout, layer, STRIDE)
-    for row in range(n_natural):
-        net.natural[row] = row
-
-
-@jit_inline
-def _output(net):
-    """The planes of the last layer."""
-    last = net.n_layers - 1
-    return losses.Output(
-        net.planes,
-        _place(net, last, _Z),
-        _place(net, last, _A),
-        _place(net, last, _DELTA),
-        net.losses,
-        net.distances,
-        entry(net.layout, last, ACTIVATION),
-        entry(net.layout, last, N_OUTPUTS),
-        entry(net.layout, last, STRIDE),
-    )
-
-
-@jit_inline
-def _rows_together(net):
-    """A block's rows are shared out in multiples of so many: of tiles, and of rows that share a vector."""
-    together = 8
-    for layer in range(net.n_layers):
-        part = 1
-        while part < entry(net.layout, layer, N_OUTPUTS):
-            part *= 2
-        together = most(together, lanes_of(net.parameters) // least(part, lanes_of(net.parameters)))
-    return together
-
-
-@jit_inline
-def _forward_rows(net, x, low, high):
-    """Inputs and outputs of every layer's activation, for the rows of the view x from ``low`` to ``high``."""
-    source = view(x.data, x.first + low * x.row, x.row, x.column)
-    for layer in range(net.n_layers):
-        stride = entry(net.layout, layer, STRIDE)
-        z, a = _place(net, layer, _Z) + low * stride, _place(net, layer, _A) + low * stride
-        _layer_forward(net.layout, layer, net.parameters, source, net.planes, z, a, high - low, net.scratch)
-        source = view(net.planes, a, stride, 1)
-
-
-@jit_inline
-def _layer_forward(layout, layer, parameters, source, planes, z, a, n_rows, scratch):
-    """Inputs and outputs of a layer's activation, written to positions z and a of the planes, for rows of a view."""
-    stride, n_outputs = entry(layout, layer, STRIDE), entry(layout, layer, N_OUTPUTS)
-    product(
-        target(planes, z, stride, False),
-        source,
-        view(parameters, entry(layout, layer, WEIGHTS), stride, 1),
-        view(parameters, entry(layout, layer, BIAS), 0, 1),
-        n_rows,
-        entry(layout, layer, N_INPUTS),
-        n_outputs,
-        scratch,
-    )
-    activations.forward_rows(entry(layout, layer, ACTIVATION), planes, z, a, n_rows, n_outputs, stride)
-
-
-@jit_inline
-def _backward_rows(net, low, high):
-    """The deltas of the layers below the last, for the rows from ``low`` to ``high``."""
-    for layer in range(net.n_layers - 1, 0, -1):
-        stride, width = entry(net.layout, layer, STRIDE), entry(net.layout, layer - 1, STRIDE)
-        below = _place(net, layer - 1, _DELTA) + low * width
-        product(
-            target(net.planes, below, width, False),
-            view(net.planes, _place(net, layer, _DELTA) + low * stride, stride, 1),
-            view(net.parameters, entry(net.layout, layer, WEIGHTS), 1, stride),
-            view(net.parameters, -1, 0, 1),
-            high - low,
-            entry(net.layout, layer, N_OUTPUTS),
-            entry(net.layout, layer, N_INPUTS),
-            net.scratch,
-        )
-        activations.backward_rows(
-            entry(net.layout, layer - 1, ACTIVATION),
-            net.planes,
-            below,
-            _place(net, layer - 1, _Z) + low * width,
-            _place(net, layer - 1, _A) + low * width,
-            high - low,
-            width,
-        )
-
-
-@jit_inline
-def _block_rows(net, x, samples, first_row, objective, low, high):
-    """The first region, for the rows of a block from ``low`` to ``high``: forward, losses, backward."""
-    _forward_rows(net, x, low, high)
-    losses.output_rows(objective, _output(net), samples, first_row, low, high)
-    _backward_rows(net, low, high)
-
-
-@jit_inline
-def _layer_gradient(net, layer, x, n_rows, gradient, add, low, high):
-    """The gradient of a layer's rows of weights from ``low`` to ``high``, over ``n_rows`` rows of a block."""
-    stride = entry(net.layout, layer, STRIDE)
-    inputs = view(x.data, x.first, x.column, x.row)
-    if layer > 0:
-        inputs = view(net.planes, _place(net, layer - 1, _A), 1, entry(net.layout, layer - 1, STRIDE))
-    product(
-        target(gradient, entry(net.layout, layer, WEIGHTS) + low * stride, stride, add),
-        view(inputs.data, inputs.first + low * inputs.row, inputs.row, inputs.column),
-        view(net.planes, _place(net, layer, _DELTA), stride, 1),
-        view(net.parameters, -1, 0, 1),
-        high - low,
-        n_rows,
-        entry(net.layout, layer, N_OUTPUTS),
-        net.scratch,
-    )
-
-
-@jit_inline
-def _update(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team):
-    """The second region: the thread's share of the gradients, and with ``steps`` of the optimizer's step."""
-    for part in range(2 * net.n_layers):
-        # Weights, then biases, of each layer: one place where a step is taken, because it is a lot of code.
-        layer, l2 = part // 2, objective.l2
-        stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
-        if part % 2 == 0:
-            low, high = share(entry(net.layout, layer, N_INPUTS), 8, team)
-            _layer_gradient(net, layer, x, n_rows, records.gradient, add, low, high)
-            first = entry(net.layout, layer, WEIGHTS)
-            low, high = low * stride, high * stride
-        else:
-            l2 = 0.0
-            low, high = share(stride, lanes_of(net.parameters), team)
-            if bias < 0:
-                high = low
-            first = bias
-            delta = _place(net, layer, _DELTA) + low
-            row_sum(records.gradient, bias + low, net.planes, delta, n_rows, stride, high - low, add)
-        if steps:
-            optimizers.step_span(
-                first + low, first + high, l2, scale, net.parameters, records.gradient, state, learning_rate, rate
-            )
-
-
-@jit_inline
-def _square_columns(net, team):
-    """The thread's share of the sums of squares that `_penalty` adds."""
-    position = 0
-    for layer in range(net.n_layers):
-        stride = entry(net.layout, layer, STRIDE)
-        low, high = share(stride, lanes_of(net.parameters), team)
-        for unit in range(low, high, lanes_of(net.parameters)):
-            accumulator = splat(net.parameters, 0.0)
-            index = entry(net.layout, layer, WEIGHTS) + unit
-            for _ in range(entry(net.layout, layer, N_INPUTS)):
-                accumulator = _square_added(load(net.parameters, index), accumulator)
-                index += stride
-            store(net.squares, position + unit, accumulator)
-        position += stride
-
-
-@jit_inline
-def _penalty(net, l2):
-    """l2 / 2 times the squared weights: each column in order, then the columns, then the layers."""
-    total, position = 0.0, 0
-    for layer in range(net.n_layers):
-        layer_total = 0.0
-        for unit in range(entry(net.layout, layer, N_OUTPUTS)):
-            layer_total += np.float64(net.squares[position + unit])
-        total += layer_total
-        position += entry(net.layout, layer, STRIDE)
-    return 0.5 * l2 * total
-
-
-@jit_inline
-def _sum_rows(net, samples, first_row, n_rows):
-    """`losses.sum_rows` for a block."""
-    return losses.sum_rows(_output(net), samples, first_row, n_rows, net.sums)
-
-
-@jit_inline
-def _add_weights(net, samples, first_row, n_rows, total):
-    """The samples' weights, added to ``total`` in order."""
-    for row in range(first_row, first_row + n_rows):
-        total += np.float64(samples.weight[samples.order[row]])
-    return total
-
-
-@jit_inline
-def _is_finite(data, size):
-    """Whether the numbers of so many elements, which are whole vectors, are finite."""
-    total = splat(data, 0.0)
-    for index in range(0, size, lanes_of(data)):
-        total = _poisoned(total, load(data, index))
-    return all_zero(total)
-
-
-@jit_inline
-def _all_finite(data, size):
-    """Whether so many numbers are finite."""
-    whole = size // lanes_of(data) * lanes_of(data)
-    rest = 0.0
-    for index in range(whole, size):
-        # Zero, or NaN.
-        rest += data[index] * 0.0
-    return rest == 0.0 and _is_finite(data, whole)
 
 
 @jit_inline
@@ -482,7 +161,7 @@ def forward(layout, parameters, x, out):
 def forward_finite(layout, parameters, x, out):
     """`forward` if all numbers in x are finite; else nothing is written. Returns whether they are."""
     _check_forward(layout, parameters, x, out)
-    if not _all_finite(pointer(x), x.size):
+    if not all_finite(pointer(x), x.size):
         return False
     _forward(layout, parameters, x, out)
     return True
@@ -532,7 +211,7 @@ def _forward_blocks(layout, n_layers, parameters, x, out, block_rows, widest, me
         n_rows = least(block_rows, n_samples - first)
         source = view(values, first * n_inputs, n_inputs, 1)
         for layer in range(n_layers):
-            _layer_forward(layout, layer, parameters, source, memory, 0, plane, n_rows, scratch)
+            layer_forward(layout, layer, parameters, source, memory, 0, plane, n_rows, scratch)
             source = view(memory, plane, entry(layout, layer, STRIDE), 1)
         for row in range(n_rows):
             for unit in range(entry(layout, last, N_OUTPUTS)):
@@ -592,26 +271,26 @@ def gradient(layout, parameters, samples, objective, out):
         raise ValueError("out must have the size of the parameters")
     data, n_samples, n_inputs = pointer(parameters), samples.x.shape[0], samples.x.shape[1]
     block_rows = least(n_samples, BLOCK_ROWS)
-    parts = _parts(pointer(layout), layout.shape[0], data, block_rows, 0, n_samples, 1)
+    parts = parts_of(pointer(layout), layout.shape[0], data, block_rows, 0, n_samples, 1)
     is_small = parts.end <= STACK_ELEMENTS
     memory = stack_memory(data, STACK_ELEMENTS) if is_small else reserve(data, parts.end)
     if is_nowhere(memory):
         raise MemoryError
-    net = _make_net(pointer(layout), layout.shape[0], data, parts, block_rows, memory, 0)
-    _fill(net, block_rows, n_samples)
+    net = make_net(pointer(layout), layout.shape[0], data, parts, block_rows, memory, 0)
+    fill(net, block_rows, n_samples)
     rows, result = _sample_rows(samples, net.natural, False), destination(out)
     total = 0.0
     for low in range(0, n_samples, BLOCK_ROWS):
         n_rows = least(BLOCK_ROWS, n_samples - low)
         x = view(rows.x, low * n_inputs, n_inputs, 1)
-        _block_rows(net, x, rows, low, objective, 0, n_rows)
-        loss, _ = losses.sum_rows(_output(net), rows, low, n_rows, net.sums)
+        first_region(net, x, rows, low, objective, 0, n_rows)
+        loss, _ = losses.sum_rows(output_planes(net), rows, low, n_rows, net.sums)
         total += loss
         for layer in range(net.n_layers):
             stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
-            _layer_gradient(net, layer, x, n_rows, result, low > 0, 0, entry(net.layout, layer, N_INPUTS))
+            layer_gradient(net, layer, x, n_rows, result, low > 0, 0, entry(net.layout, layer, N_INPUTS))
             if bias >= 0:
-                row_sum(result, bias, net.planes, _place(net, layer, _DELTA), n_rows, stride, stride, low > 0)
+                row_sum(result, bias, net.planes, place(net, layer, DELTA_PLANE), n_rows, stride, stride, low > 0)
     if not is_small:
         release(memory)
     return total
@@ -691,7 +370,7 @@ def _workspace(layout, parameters, samples, objective, n_threads):
     n_samples, n_inputs = samples.x.shape
     block_rows = _block_size(samples, objective)
     n_gathered = block_rows * odd_stride(pointer(samples.x), n_inputs)
-    return _parts(pointer(layout), layout.shape[0], pointer(parameters), block_rows, n_gathered, n_samples, n_threads)
+    return parts_of(pointer(layout), layout.shape[0], pointer(parameters), block_rows, n_gathered, n_samples, n_threads)
 
 
 @jit_inline
@@ -700,9 +379,9 @@ def _train(layout, parameters, samples, objective, update, progress, n_blocks, m
     block_rows = _block_size(samples, objective)
     is_ordered = samples.order.shape[0] > 0
     parts = _workspace(layout, parameters, samples, objective, team.n_threads)
-    net = _make_net(pointer(layout), layout.shape[0], pointer(parameters), parts, block_rows, memory, team.thread)
+    net = make_net(pointer(layout), layout.shape[0], pointer(parameters), parts, block_rows, memory, team.thread)
     if team.thread == 0:
-        _fill(net, block_rows, 0 if is_ordered else samples.x.shape[0])
+        fill(net, block_rows, 0 if is_ordered else samples.x.shape[0])
     wait(team)
     order = pointer(samples.order) if is_ordered else net.natural
     rows, state = _sample_rows(samples, order, is_ordered), optimizers.state_of(update, parameters.size)
@@ -722,14 +401,6 @@ def _records_of(update, progress):
     )
 
 
-@jit_inline
-def _gather(target, stride, samples, first_row, low, high):
-    """Copy the samples' rows from ``low`` to ``high`` to where they lie ``stride`` apart."""
-    for row in range(low, high):
-        source = moved(samples.x, samples.order[first_row + row] * samples.n_inputs)
-        copy_row(moved(target, row * stride), source, samples.n_inputs)
-
-
 @jit_part
 def _run(net, samples, objective, state, records, team, n_blocks):
     """`train` on pointers. Every thread keeps the books; the first one writes them down."""
@@ -743,7 +414,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         sums[WEIGHT_SUM],
         sums[BATCH_WEIGHT],
     )
-    together = _rows_together(net)
+    together = rows_together(net)
     status = FINISHED
     # Nobody writes to the records before all have read them.
     wait(team)
@@ -761,27 +432,27 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         if samples.is_ordered:
             first_row += (epoch - first_ordered_epoch) * n_samples
             stride = odd_stride(samples.x, samples.n_inputs)
-            _gather(net.gathered, stride, samples, first_row, own, beyond)
+            gather(net.gathered, stride, samples, first_row, own, beyond)
             x = view(net.gathered, 0, stride, 1)
-        _block_rows(net, x, samples, first_row, objective, own, beyond)
+        first_region(net, x, samples, first_row, objective, own, beyond)
         if is_last and objective.l2 != 0:
-            _square_columns(net, team)
+            square_columns(net, team)
         wait(team)
         if low == first:
             batch_weight = 0.0
-        loss, error = _sum_rows(net, samples, first_row, n_rows)
+        loss, error = sum_block(net, samples, first_row, n_rows)
         loss_sum += loss
         error_sum += error
-        batch_weight = _add_weights(net, samples, first_row, n_rows, batch_weight)
+        batch_weight = add_weights(net, samples, first_row, n_rows, batch_weight)
         add = low > first
         low += n_rows
         scale, rate, learning_rate, steps = 1.0, 0.0, 0.0, False
         if is_last:
             if objective.l2 != 0:
-                loss_sum += _penalty(net, objective.l2)
+                loss_sum += penalty_of(net, objective.l2)
             learning_rate, steps = records.learning_rates[epoch], isfinite(loss_sum)
             scale, rate = optimizers.scale_of(objective, batch_weight), optimizers.rate_of(state, learning_rate)
-        _update(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team)
+        second_region(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team)
         if is_last and not steps:
             if team.thread == 0:
                 records.loss_curve[epoch] = loss_sum
@@ -803,7 +474,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
             records.mean_absolute_error[epoch] = error_sum / (n_samples * n_outputs)
         loss_sum, error_sum, weight_sum, batch_weight = 0.0, 0.0, 0.0, 0.0
         first, low = 0, 0
-        if not (isfinite(mean_loss) and _is_finite(net.parameters, state.size)):
+        if not (isfinite(mean_loss) and is_finite(net.parameters, state.size)):
             status = NOT_FINITE
             break
         epoch += 1

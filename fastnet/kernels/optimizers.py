@@ -12,8 +12,8 @@ from fastnet import contract
 from fastnet.contract import ADAM, RMSPROP, RPROP
 from fastnet.kernels.formulas import optimizers as formulas
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.linear import entry, layout_size
 from fastnet.kernels.memory import check_dtypes, destination, lanes_of, load, pointer, splat, store
+from fastnet.kernels.products import entry, layout_size
 from fastnet.kernels.simd import staged
 
 __all__ = ["step"]

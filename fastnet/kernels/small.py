@@ -18,11 +18,11 @@ from numba.extending import intrinsic
 
 from fastnet import contract
 from fastnet.contract import BIAS, N_INPUTS, STRIDE, VECTOR_BYTES, WEIGHTS
-from fastnet.kernels import losses, network, optimizers
+from fastnet.kernels import losses, network, optimizers, regions, workspace
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.linear import View
 from fastnet.kernels.memory import pointer
 from fastnet.kernels.plans import Plan, SlotType
+from fastnet.kernels.products import View
 from fastnet.kernels.simd import INTP, Lanes
 from fastnet.kernels.team import Team, alone
 from fastnet.kernels.tracing import Places, Registers, Trace, interleave, traced
@@ -143,7 +143,7 @@ class _Scope:
         free, sums = self.registers(), self.part("sums") if plan.is_grouped or n_rows == 0 else self.registers()
         table = tuple(entry for layer in plan.layers for entry in layer)
         distances = end + n_rows * plan.layers[-1][STRIDE]
-        return network._Net(
+        return workspace.Net(
             table,
             len(plan.layers),
             self.part("parameters"),
@@ -234,8 +234,8 @@ def _write_out(typing_context, slot, parameters, slots, gradient):
 
 
 @intrinsic
-def _block_rows(typing_context, net, x, samples, first_row, objective, low, high):
-    """`network._block_rows`, then the sums over the rows and the gradient."""
+def _first_region(typing_context, net, x, samples, first_row, objective, low, high):
+    """`regions.first_region`, then the sums over the rows and the gradient."""
     plan = _plan_of(net)
 
     def emit(builder: ir.IRBuilder, slot: ir.Value, n_rows: int, values: Any, first: ir.Value, parameter: Any) -> None:
@@ -245,9 +245,9 @@ def _block_rows(typing_context, net, x, samples, first_row, objective, low, high
         inputs = View(rows.x, 0, rows.n_inputs, 1)
         gradient = scope.part("gradient") if plan.is_grouped else scope.registers()
         records = network._Records(None, None, gradient, None, None, None)
-        traced(network._block_rows)(traced_net, inputs, rows, 0, aim, 0, n_rows)
-        traced(network._sum_rows)(traced_net, rows, 0, n_rows)
-        traced(network._update)(
+        traced(regions.first_region)(traced_net, inputs, rows, 0, aim, 0, n_rows)
+        traced(regions.sum_block)(traced_net, rows, 0, n_rows)
+        traced(regions.second_region)(
             traced_net, inputs, n_rows, records, plan.is_grouped, False, aim, None, 1.0, 0.0, 0.0, _ALONE
         )
         scope.keep("sums", traced_net.sums)
@@ -289,13 +289,13 @@ def _block_rows(typing_context, net, x, samples, first_row, objective, low, high
 
 
 @intrinsic
-def _sum_rows(typing_context, net, samples, first_row, n_rows):
-    """`network._sum_rows`, of rows that have been summed."""
+def _sum_block(typing_context, net, samples, first_row, n_rows):
+    """`regions.sum_block`, of rows that have been summed."""
     plan = _plan_of(net)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         scope = _Scope(builder, plan, _unpacked(builder, net, values[0]).parameters)
-        sums = traced(network._sum_rows)(scope.net(0), scope.samples(0, None, None), 0, 0)
+        sums = traced(regions.sum_block)(scope.net(0), scope.samples(0, None, None), 0, 0)
         return context.make_tuple(builder, signature.return_type, [total.value for total in sums])
 
     return types.UniTuple(types.float64, 2)(net, samples, types.intp, types.intp), codegen
@@ -303,7 +303,7 @@ def _sum_rows(typing_context, net, samples, first_row, n_rows):
 
 @intrinsic
 def _add_weights(typing_context, net, samples, first_row, n_rows, total):
-    """`network._add_weights`."""
+    """`regions.add_weights`."""
     plan = _plan_of(net)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
@@ -325,8 +325,8 @@ def _add_weights(typing_context, net, samples, first_row, n_rows, total):
 
 
 @intrinsic
-def _penalty(typing_context, net, l2):
-    """`network._square_columns` and `network._penalty`."""
+def _penalty_of(typing_context, net, l2):
+    """`regions.square_columns` and `regions.penalty_of`."""
     plan = _plan_of(net)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
@@ -334,8 +334,8 @@ def _penalty(typing_context, net, l2):
             return ir.Constant(ir.DoubleType(), 0.0)
         scope = _Scope(builder, plan, _unpacked(builder, net, values[0]).parameters)
         traced_net = scope.net(0)
-        traced(network._square_columns)(traced_net, _ALONE)
-        penalty = traced(network._penalty)(traced_net, Lanes(builder, values[1]))
+        traced(regions.square_columns)(traced_net, _ALONE)
+        penalty = traced(regions.penalty_of)(traced_net, Lanes(builder, values[1]))
         scope.interleave()
         return penalty.value
 
@@ -343,8 +343,10 @@ def _penalty(typing_context, net, l2):
 
 
 @intrinsic
-def _update(typing_context, net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team):
-    """The step of `network._update`; the gradient is there."""
+def _second_region(
+    typing_context, net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team
+):
+    """The step of `regions.second_region`; the gradient is there."""
     plan = _plan_of(net)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
@@ -375,28 +377,28 @@ def _update(typing_context, net, x, n_rows, records, add, steps, objective, stat
 
 @intrinsic
 def _is_finite(typing_context, slot, size):
-    """`network._is_finite`."""
+    """`regions.is_finite`."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         scope = _Scope(builder, slot.plan, values[0])
-        return traced(network._is_finite)(scope.part("parameters"), slot.plan.size).value
+        return traced(regions.is_finite)(scope.part("parameters"), slot.plan.size).value
 
     return types.boolean(slot, types.intp), codegen
 
 
 @jit_inline
 def _nothing(target, stride, samples, first_row, low, high):
-    """In place of `network._gather`: traced rows are read where they lie."""
+    """In place of `regions.gather`: traced rows are read where they lie."""
 
 
 @jit_inline
 def _no_squares(net, team):
-    """In place of `network._square_columns`, which `_penalty` does."""
+    """In place of `regions.square_columns`, which `_penalty_of` does."""
 
 
 @jit_inline
 def _one_row(net):
-    """In place of `network._rows_together`: there is one thread."""
+    """In place of `regions.rows_together`: there is one thread."""
     return 1
 
 
@@ -408,15 +410,15 @@ def _with(kernel: Any, **helpers: Any) -> Any:
 
 _run = _with(
     network._run,
-    _rows_together=_one_row,
-    _gather=_nothing,
-    _block_rows=_block_rows,
-    _square_columns=_no_squares,
-    _penalty=_penalty,
-    _sum_rows=_sum_rows,
-    _add_weights=_add_weights,
-    _update=_update,
-    _is_finite=_is_finite,
+    rows_together=_one_row,
+    gather=_nothing,
+    first_region=_first_region,
+    square_columns=_no_squares,
+    penalty_of=_penalty_of,
+    sum_block=_sum_block,
+    add_weights=_add_weights,
+    second_region=_second_region,
+    is_finite=_is_finite,
 )
 
 

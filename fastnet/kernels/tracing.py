@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba.core.registry import CPUDispatcher
 
 from fastnet.contract import VECTOR_BYTES
-from fastnet.kernels import activations, linear, losses, memory
+from fastnet.kernels import activations, losses, memory, products
 from fastnet.kernels.simd import INT32, Lanes, broadcast, fma
 
 #: A lane of a vector, or (None) a scalar; no element at all is +0.
@@ -171,7 +171,7 @@ class Registers:
 
 
 def _product(c: Any, a: Any, b: Any, bias: Any, n_rows: int, n_terms: int, n_columns: int, scratch: Any) -> None:
-    """`linear.product` on registers; to add to c means to go on with its sums."""
+    """`products.product` on registers; to add to c means to go on with its sums."""
     trace, data = c.data.trace, c.data
 
     def element(matrix: Any, row: int, column: int) -> Element:
@@ -198,7 +198,7 @@ def _product(c: Any, a: Any, b: Any, bias: Any, n_rows: int, n_terms: int, n_col
 def _row_sum(
     total: Registers, total_first: int, values: Registers, first: int, n_rows: int, stride: int, width: int, add: bool
 ) -> None:
-    """`linear.row_sum`; to add means to go on with the sums."""
+    """`products.row_sum`; to add means to go on with the sums."""
     for column in range(0, width, values.trace.whole):
         one = values.load(first + column)
         accumulator = total.load(total_first + column) if add else Lanes(one.builder, one.constant(0.0))
@@ -278,10 +278,10 @@ _TWINS: dict[Any, Any] = {
     memory.split_rows: lambda data, index, step, part, value: data.store(index, value),
     # No row is there but those that are asked for.
     activations.clear_rest: lambda *places: None,
-    linear.view: linear.View,
-    linear.target: linear.Target,
-    linear.product: _product,
-    linear.row_sum: _row_sum,
+    products.view: products.View,
+    products.target: products.Target,
+    products.product: _product,
+    products.row_sum: _row_sum,
 }
 
 #: The same for those that work on one row at a time, where others call them.

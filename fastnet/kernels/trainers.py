@@ -97,7 +97,7 @@ def saving(plan: Plan) -> float:
     """Seconds that a step takes less when it is compiled for the plan; negative where it takes longer.
 
     Fitted to steps of networks of 16 to 336 weights on 1 to 256 rows: many weights or rows are better served by the
-    tiles of `fastnet.kernels.linear`.
+    tiles of `fastnet.kernels.products`.
     """
     return (150 + plan.batch_rows * (16 - 0.15 * plan.n_products)) * 1e-9
 

@@ -1,0 +1,347 @@
+"""Products of matrices on pointers, for the training loop and for functions on arrays.
+
+Lanes run across the columns of the result, which are output units (or, in the back-projection,
+input units). Every element is one accumulator that takes its terms in order, one fma for each.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from fastnet.contract import BIAS, BLOCK_ROWS, LAYOUT_COLUMNS, N_INPUTS, STRIDE, WEIGHTS
+from fastnet.kernels.jit import jit_inline, jit_part
+from fastnet.kernels.memory import at, lanes_of, least, load, most, moved, pointer, splat, store
+from fastnet.kernels.simd import Lanes, fma, plus, staged
+from fastnet.kernels.tiles import (
+    last_rows_product,
+    panel_product,
+    tile_rows,
+    tile_vectors,
+    transpose_square,
+    zeros,
+)
+
+#: Terms for which a panel of b is packed at a time.
+TERMS_AT_ONCE = 1024
+#: Rows times terms up to which a product is small.
+FEW_TERMS = 32
+#: Panels are packed for products with so many rows, if b has rows some pages apart or so many elements.
+PACKED_FROM_ROWS = 32
+PACKED_FROM_SIZE = 1 << 17
+
+
+class View(NamedTuple):
+    """A matrix in memory: element (r, c) is at ``data[first + r * row + c * column]``."""
+
+    data: Any
+    first: int
+    row: int
+    column: int
+
+
+class Target(NamedTuple):
+    """Rows of whole vectors that results are stored to, or added to."""
+
+    data: Any
+    first: int
+    row: int
+    add: bool
+
+
+@intrinsic
+def view(typing_context, data, first, row, column):
+    """A `View`, of integers that are no literals: all views are of one type."""
+    kind = types.NamedTuple([data, types.intp, types.intp, types.intp], View)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return kind(*kind.types), codegen
+
+
+@intrinsic
+def target(typing_context, data, first, row, add):
+    """A `Target`."""
+    kind = types.NamedTuple([data, types.intp, types.intp, types.boolean], Target)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return kind(*kind.types), codegen
+
+
+@jit_inline
+def entry(layout, layer, column):
+    """An entry of a layout, by its pointer."""
+    return at(layout, layer, LAYOUT_COLUMNS, column)
+
+
+@jit_inline
+def layout_size(layout):
+    """The size of the buffers that a layout, an array, describes."""
+    table, last = pointer(layout), layout.shape[0] - 1
+    stride = entry(table, last, STRIDE)
+    end = entry(table, last, WEIGHTS) + entry(table, last, N_INPUTS) * stride
+    return most(end, entry(table, last, BIAS) + stride)
+
+
+@jit_inline
+def padded(data, width):
+    """``width`` rounded up to whole vectors of the pointer's dtype."""
+    lanes = lanes_of(data)
+    return (width + lanes - 1) // lanes * lanes
+
+
+@jit_inline
+def _pack(scratch, source, row, n_terms, width):
+    """Copy a panel of rows of whole vectors to where they lie one after another."""
+    lanes = lanes_of(source)
+    place = scratch
+    for _ in range(n_terms):
+        for offset in range(0, width, lanes):
+            store(place, offset, load(source, offset))
+        place, source = moved(place, width), moved(source, row)
+
+
+@jit_inline
+def _pack_columns(scratch, source, column, n_terms, n_columns, width):
+    """`_pack` for a panel whose columns are rows in memory, of whole vectors; ``n_columns`` are left."""
+    lanes = lanes_of(source)
+    for offset in range(0, width, lanes):
+        for first in range(0, n_terms, lanes):
+            place = moved(scratch, first * width + offset)
+            transpose_square(place, width, moved(source, offset * column + first), column, n_columns - offset)
+
+
+@staged
+def _term(factor: Lanes, right: Lanes, total: Lanes) -> Lanes:
+    return fma(factor, right, total)
+
+
+@jit_inline
+def product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
+    """c = a @ b, or c += a @ b; every sum from the bias row, or from +0 where ``bias.first`` is negative.
+
+    c is a `Target`; the others are `View`s. Either the rows of b are whole vectors, or its columns are
+    (``b.row`` is 1). To add to c takes at most `TERMS_AT_ONCE` terms. ``scratch`` has room for `scratch_size`.
+    """
+    # Calls and tiles cost more than the smallest products (the 3-4-1 network: 260 ns an epoch).
+    if n_rows * n_terms <= FEW_TERMS and n_columns <= lanes_of(c.data):
+        _small_product(c, a, b, bias, n_rows, n_terms, n_columns)
+    elif n_rows == 1 and b.row != 1:
+        row_product(c, a, b, bias, n_terms, padded(c.data, n_columns))
+    else:
+        large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch)
+
+
+@jit_inline
+def _small_product(c, a, b, bias, n_rows, n_terms, n_columns):
+    """`product` of a vector's width, where it is worth no preparation."""
+    for row in range(n_rows):
+        a_index, b_index = a.first + row * a.row, b.first
+        c_index = c.first + row * c.row
+        if b.row == 1:
+            store(c.data, c_index, splat(c.data, 0.0))
+            for column in range(n_columns):
+                total = c.data[c_index + column]
+                for term in range(n_terms):
+                    total = _term(a.data[a_index + term * a.column], b.data[b_index + term], total)
+                c.data[c_index + column] = total
+                b_index += b.column
+        else:
+            sums = load(bias.data, bias.first) if bias.first >= 0 else splat(c.data, 0.0)
+            for _ in range(n_terms):
+                sums = _term(splat(a.data, a.data[a_index]), load(b.data, b_index), sums)
+                a_index += a.column
+                b_index += b.row
+            store(c.data, c_index, plus(load(c.data, c_index), sums) if c.add else sums)
+
+
+@jit_part
+def row_product(c, a, b, bias, n_terms, n_columns):
+    """`product` of one row by rows of whole vectors: four vectors at a time, for a fma waits for the one before."""
+    lanes = lanes_of(c.data)
+    column = 0
+    while column < n_columns:
+        n = least(4, (n_columns - column) // lanes)
+        second, third, fourth = least(1, n - 1) * lanes, least(2, n - 1) * lanes, (n - 1) * lanes
+        e = f = g = h = splat(c.data, 0.0)
+        if bias.first >= 0:
+            start = bias.first + column
+            e, f = load(bias.data, start), load(bias.data, start + second)
+            g, h = load(bias.data, start + third), load(bias.data, start + fourth)
+        a_index, b_index = a.first, b.first + column
+        for _ in range(n_terms):
+            factor = splat(c.data, a.data[a_index])
+            # Columns past the last one are computed again in its place.
+            e = _term(factor, load(b.data, b_index), e)
+            f = _term(factor, load(b.data, b_index + second), f)
+            g = _term(factor, load(b.data, b_index + third), g)
+            h = _term(factor, load(b.data, b_index + fourth), h)
+            a_index += a.column
+            b_index += b.row
+        place = c.first + column
+        if c.add:
+            e, f = plus(load(c.data, place), e), plus(load(c.data, place + second), f)
+            g, h = plus(load(c.data, place + third), g), plus(load(c.data, place + fourth), h)
+        store(c.data, place, e)
+        store(c.data, place + second, f)
+        store(c.data, place + third, g)
+        store(c.data, place + fourth, h)
+        column += n * lanes
+
+
+@jit_part
+def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
+    """`product` by panels of b, in tiles."""
+    lanes = lanes_of(c.data)
+    padded_columns = padded(c.data, n_columns)
+    most_vectors = tile_vectors(c.data)
+    n_high = n_rows - n_rows % tile_rows(c.data)
+    has_columns = b.row == 1
+    # Rows whose distance is a power of two share the sets of a cache, and their panel does not stay in it.
+    is_packed = has_columns or (
+        n_rows >= PACKED_FROM_ROWS
+        and padded_columns > most_vectors * lanes
+        and (b.row % (32 * lanes) == 0 or n_terms * b.row > PACKED_FROM_SIZE)
+    )
+    sums = moved(scratch, padded(c.data, least(n_terms, TERMS_AT_ONCE)) * most_vectors * lanes)
+    a_data, a_column = moved(a.data, a.first), a.column
+    is_transposed = a.row == 1 and a.column != 1
+    if most_vectors == 1 and is_transposed and n_terms <= BLOCK_ROWS and padded_columns > lanes:
+        # Every panel reads a's columns across all its rows; with an odd distance these have sets of their own.
+        # Panels of three vectors read them seldom enough: there the copy lost 3 %.
+        a_column = odd_stride(c.data, n_rows)
+        a_data = moved(sums, n_rows * most_vectors * lanes)
+        for term in range(n_terms):
+            copy_row(moved(a_data, term * a_column), moved(a.data, a.first + term * a.column), n_rows)
+    column = 0
+    while column < padded_columns:
+        left = (padded_columns - column) // lanes
+        # Two halves rather than a full tile and a vector.
+        vectors = (left + 1) // 2 if left == most_vectors + 1 else least(left, most_vectors)
+        width = vectors * lanes
+        halves = 2 * vectors - (1 if n_columns - column <= width - lanes // 2 else 0)
+        begin = moved(bias.data, bias.first + column) if bias.first >= 0 else zeros(c.data)
+        begin_row = bias.row
+        result, result_row = (sums, width) if c.add else (moved(c.data, c.first + column), c.row)
+        term = 0
+        while True:
+            n = least(n_terms - term, TERMS_AT_ONCE)
+            panel, panel_row = moved(b.data, b.first + term * b.row + column * b.column), b.row
+            if is_packed:
+                if has_columns:
+                    _pack_columns(scratch, panel, b.column, n, n_columns - column, width)
+                else:
+                    _pack(scratch, panel, b.row, n, width)
+                panel, panel_row = scratch, width
+            factors = moved(a_data, term * a_column)
+            panel_product(
+                halves,
+                result,
+                result_row,
+                n_high,
+                begin,
+                begin_row,
+                factors,
+                a.row,
+                a_column,
+                panel,
+                panel_row,
+                n,
+            )
+            if n_high < n_rows:
+                for offset in range(0, width, lanes):
+                    last_rows_product(
+                        moved(result, n_high * result_row + offset),
+                        result_row,
+                        n_rows - n_high,
+                        moved(begin, n_high * begin_row + offset),
+                        begin_row,
+                        moved(factors, n_high * a.row),
+                        a.row,
+                        a_column,
+                        moved(panel, offset),
+                        panel_row,
+                        n,
+                    )
+            term += n
+            if term >= n_terms:
+                break
+            begin, begin_row = result, result_row
+        if c.add:
+            _add_rows(moved(c.data, c.first + column), c.row, sums, n_rows, width)
+        column += width
+
+
+@jit_inline
+def _add_rows(target, row, source, n_rows, width):
+    """Add rows of whole vectors that lie one after another to rows that lie ``row`` apart."""
+    for _ in range(n_rows):
+        for offset in range(0, width, lanes_of(source)):
+            store(target, offset, plus(load(target, offset), load(source, offset)))
+        target, source = moved(target, row), moved(source, width)
+
+
+@jit_inline
+def scratch_size(data, n_terms, n_rows):
+    """Elements that `product` may need: a panel of b, sums that are to be added, and a copy of a."""
+    width = tile_vectors(data) * lanes_of(data)
+    panels = (padded(data, least(n_terms, TERMS_AT_ONCE)) + n_rows) * width
+    return panels + (least(n_terms, BLOCK_ROWS) * odd_stride(data, n_rows) if tile_vectors(data) == 1 else 0)
+
+
+@jit_inline
+def odd_stride(data, width):
+    """``width`` rounded up to an odd number of vectors: rows so far apart do not share a cache's sets."""
+    lanes = lanes_of(data)
+    return ((width + lanes - 1) // lanes | 1) * lanes
+
+
+@jit_inline
+def row_sum(total, total_first, values, first, n_rows, stride, width, add):
+    """The sums of the first ``width`` columns of rows of whole vectors; with ``add`` they are added to ``total``.
+
+    Rows are taken in order; four vectors of columns at a time, for an addition waits for the one before.
+    """
+    lanes = lanes_of(values)
+    column = 0
+    while column < width:
+        n = least(4, (width - column) // lanes)
+        a = b = c = d = splat(values, 0.0)
+        index = first + column
+        # Columns past the last one are summed again in its place.
+        second, third, fourth = least(1, n - 1) * lanes, least(2, n - 1) * lanes, (n - 1) * lanes
+        for _ in range(n_rows):
+            a = plus(a, load(values, index))
+            b = plus(b, load(values, index + second))
+            c = plus(c, load(values, index + third))
+            d = plus(d, load(values, index + fourth))
+            index += stride
+        place = total_first + column
+        if add:
+            # All are loaded before one is stored: some may be the same.
+            a, b = plus(load(total, place), a), plus(load(total, place + second), b)
+            c, d = plus(load(total, place + third), c), plus(load(total, place + fourth), d)
+        store(total, place, a)
+        store(total, place + second, b)
+        store(total, place + third, c)
+        store(total, place + fourth, d)
+        column += n * lanes
+
+
+@jit_inline
+def copy_row(target, source, n_columns):
+    """Copy a row, with a vector that overlaps the one before at the end; narrower ones element by element."""
+    lanes = lanes_of(source)
+    if n_columns < lanes:
+        for column in range(n_columns):
+            target[column] = source[column]
+        return
+    for column in range(0, n_columns - lanes, lanes):
+        store(target, column, load(source, column))
+    store(target, n_columns - lanes, load(source, n_columns - lanes))

@@ -1,0 +1,222 @@
+"""The two regions of a step, on pointers: what happens to a block of rows, for threads to share.
+
+In the first, rows go forward and their deltas backward; in the second, rows of the weights receive their gradient over
+all the block's rows, and with the last block of a batch their step. Nothing is summed across threads. Lanes run across
+the units of a layer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastnet.contract import ACTIVATION, BIAS, N_INPUTS, N_OUTPUTS, STRIDE, WEIGHTS
+from fastnet.kernels import activations, losses, optimizers
+from fastnet.kernels.jit import jit_inline
+from fastnet.kernels.memory import all_zero, lanes_of, least, load, most, moved, splat, store
+from fastnet.kernels.products import copy_row, entry, product, row_sum, target, view
+from fastnet.kernels.simd import Lanes, fma, staged
+from fastnet.kernels.team import share
+from fastnet.kernels.workspace import A_PLANE, DELTA_PLANE, Z_PLANE, output_planes, place
+
+
+@staged
+def _square_added(w: Lanes, total: Lanes) -> Lanes:
+    return fma(w, w, total)
+
+
+@staged
+def _poisoned(total: Lanes, w: Lanes) -> Lanes:
+    """The total, a zero, made NaN where w is not finite."""
+    return fma(w, 0.0, total)
+
+
+@jit_inline
+def rows_together(net):
+    """A block's rows are shared out in multiples of so many: of tiles, and of rows that share a vector."""
+    together = 8
+    for layer in range(net.n_layers):
+        part = 1
+        while part < entry(net.layout, layer, N_OUTPUTS):
+            part *= 2
+        together = most(together, lanes_of(net.parameters) // least(part, lanes_of(net.parameters)))
+    return together
+
+
+@jit_inline
+def forward_block(net, x, low, high):
+    """Inputs and outputs of every layer's activation, for the rows of the view x from ``low`` to ``high``."""
+    source = view(x.data, x.first + low * x.row, x.row, x.column)
+    for layer in range(net.n_layers):
+        stride = entry(net.layout, layer, STRIDE)
+        z, a = place(net, layer, Z_PLANE) + low * stride, place(net, layer, A_PLANE) + low * stride
+        layer_forward(net.layout, layer, net.parameters, source, net.planes, z, a, high - low, net.scratch)
+        source = view(net.planes, a, stride, 1)
+
+
+@jit_inline
+def layer_forward(layout, layer, parameters, source, planes, z, a, n_rows, scratch):
+    """Inputs and outputs of a layer's activation, written to positions z and a of the planes, for rows of a view."""
+    stride, n_outputs = entry(layout, layer, STRIDE), entry(layout, layer, N_OUTPUTS)
+    product(
+        target(planes, z, stride, False),
+        source,
+        view(parameters, entry(layout, layer, WEIGHTS), stride, 1),
+        view(parameters, entry(layout, layer, BIAS), 0, 1),
+        n_rows,
+        entry(layout, layer, N_INPUTS),
+        n_outputs,
+        scratch,
+    )
+    activations.forward_rows(entry(layout, layer, ACTIVATION), planes, z, a, n_rows, n_outputs, stride)
+
+
+@jit_inline
+def backward_block(net, low, high):
+    """The deltas of the layers below the last, for the rows from ``low`` to ``high``."""
+    for layer in range(net.n_layers - 1, 0, -1):
+        stride, width = entry(net.layout, layer, STRIDE), entry(net.layout, layer - 1, STRIDE)
+        below = place(net, layer - 1, DELTA_PLANE) + low * width
+        product(
+            target(net.planes, below, width, False),
+            view(net.planes, place(net, layer, DELTA_PLANE) + low * stride, stride, 1),
+            view(net.parameters, entry(net.layout, layer, WEIGHTS), 1, stride),
+            view(net.parameters, -1, 0, 1),
+            high - low,
+            entry(net.layout, layer, N_OUTPUTS),
+            entry(net.layout, layer, N_INPUTS),
+            net.scratch,
+        )
+        activations.backward_rows(
+            entry(net.layout, layer - 1, ACTIVATION),
+            net.planes,
+            below,
+            place(net, layer - 1, Z_PLANE) + low * width,
+            place(net, layer - 1, A_PLANE) + low * width,
+            high - low,
+            width,
+        )
+
+
+@jit_inline
+def first_region(net, x, samples, first_row, objective, low, high):
+    """The first region, for the rows of a block from ``low`` to ``high``: forward, losses, backward."""
+    forward_block(net, x, low, high)
+    losses.output_rows(objective, output_planes(net), samples, first_row, low, high)
+    backward_block(net, low, high)
+
+
+@jit_inline
+def layer_gradient(net, layer, x, n_rows, gradient, add, low, high):
+    """The gradient of a layer's rows of weights from ``low`` to ``high``, over ``n_rows`` rows of a block."""
+    stride = entry(net.layout, layer, STRIDE)
+    inputs = view(x.data, x.first, x.column, x.row)
+    if layer > 0:
+        inputs = view(net.planes, place(net, layer - 1, A_PLANE), 1, entry(net.layout, layer - 1, STRIDE))
+    product(
+        target(gradient, entry(net.layout, layer, WEIGHTS) + low * stride, stride, add),
+        view(inputs.data, inputs.first + low * inputs.row, inputs.row, inputs.column),
+        view(net.planes, place(net, layer, DELTA_PLANE), stride, 1),
+        view(net.parameters, -1, 0, 1),
+        high - low,
+        n_rows,
+        entry(net.layout, layer, N_OUTPUTS),
+        net.scratch,
+    )
+
+
+@jit_inline
+def second_region(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team):
+    """The second region: the thread's share of the gradients, and with ``steps`` of the optimizer's step."""
+    for part in range(2 * net.n_layers):
+        # Weights, then biases, of each layer: one place where a step is taken, because it is a lot of code.
+        layer, l2 = part // 2, objective.l2
+        stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
+        if part % 2 == 0:
+            low, high = share(entry(net.layout, layer, N_INPUTS), 8, team)
+            layer_gradient(net, layer, x, n_rows, records.gradient, add, low, high)
+            first = entry(net.layout, layer, WEIGHTS)
+            low, high = low * stride, high * stride
+        else:
+            l2 = 0.0
+            low, high = share(stride, lanes_of(net.parameters), team)
+            if bias < 0:
+                high = low
+            first = bias
+            delta = place(net, layer, DELTA_PLANE) + low
+            row_sum(records.gradient, bias + low, net.planes, delta, n_rows, stride, high - low, add)
+        if steps:
+            optimizers.step_span(
+                first + low, first + high, l2, scale, net.parameters, records.gradient, state, learning_rate, rate
+            )
+
+
+@jit_inline
+def square_columns(net, team):
+    """The thread's share of the sums of squares that `penalty_of` adds."""
+    position = 0
+    for layer in range(net.n_layers):
+        stride = entry(net.layout, layer, STRIDE)
+        low, high = share(stride, lanes_of(net.parameters), team)
+        for unit in range(low, high, lanes_of(net.parameters)):
+            accumulator = splat(net.parameters, 0.0)
+            index = entry(net.layout, layer, WEIGHTS) + unit
+            for _ in range(entry(net.layout, layer, N_INPUTS)):
+                accumulator = _square_added(load(net.parameters, index), accumulator)
+                index += stride
+            store(net.squares, position + unit, accumulator)
+        position += stride
+
+
+@jit_inline
+def penalty_of(net, l2):
+    """l2 / 2 times the squared weights: each column in order, then the columns, then the layers."""
+    total, position = 0.0, 0
+    for layer in range(net.n_layers):
+        layer_total = 0.0
+        for unit in range(entry(net.layout, layer, N_OUTPUTS)):
+            layer_total += np.float64(net.squares[position + unit])
+        total += layer_total
+        position += entry(net.layout, layer, STRIDE)
+    return 0.5 * l2 * total
+
+
+@jit_inline
+def sum_block(net, samples, first_row, n_rows):
+    """`losses.sum_rows` for a block."""
+    return losses.sum_rows(output_planes(net), samples, first_row, n_rows, net.sums)
+
+
+@jit_inline
+def add_weights(net, samples, first_row, n_rows, total):
+    """The samples' weights, added to ``total`` in order."""
+    for row in range(first_row, first_row + n_rows):
+        total += np.float64(samples.weight[samples.order[row]])
+    return total
+
+
+@jit_inline
+def is_finite(data, size):
+    """Whether the numbers of so many elements, which are whole vectors, are finite."""
+    total = splat(data, 0.0)
+    for index in range(0, size, lanes_of(data)):
+        total = _poisoned(total, load(data, index))
+    return all_zero(total)
+
+
+@jit_inline
+def all_finite(data, size):
+    """Whether so many numbers are finite."""
+    whole = size // lanes_of(data) * lanes_of(data)
+    rest = 0.0
+    for index in range(whole, size):
+        # Zero, or NaN.
+        rest += data[index] * 0.0
+    return rest == 0.0 and is_finite(data, whole)
+
+
+@jit_inline
+def gather(target, stride, samples, first_row, low, high):
+    """Copy the samples' rows from ``low`` to ``high`` to where they lie ``stride`` apart."""
+    for row in range(low, high):
+        source = moved(samples.x, samples.order[first_row + row] * samples.n_inputs)
+        copy_row(moved(target, row * stride), source, samples.n_inputs)

@@ -1,0 +1,135 @@
+"""The memory that a network is worked with: the planes of a block of rows, and what threads and products need.
+
+The planes of a block (inputs of the activations, their outputs, deltas) lie in one workspace of constant size.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from fastnet.contract import ACTIVATION, N_INPUTS, N_OUTPUTS, STRIDE
+from fastnet.kernels import losses
+from fastnet.kernels.jit import jit_inline
+from fastnet.kernels.memory import aligned, at, integers, lanes_of, most, moved
+from fastnet.kernels.products import entry, padded, scratch_size
+
+#: Columns of a plan, which says where a block's planes begin in the workspace, with one row for each
+#: layer: the inputs of its activation, its outputs, its deltas.
+(Z_PLANE, A_PLANE, DELTA_PLANE) = range(3)
+PLAN_COLUMNS = 3
+
+
+class Net(NamedTuple):
+    """A network and the memory it is worked with, as pointers."""
+
+    layout: Any
+    n_layers: int
+    parameters: Any
+    #: Where the planes begin.
+    plan: Any
+    planes: Any
+    #: Positions of the planes of the losses and the absolute errors of the last layer.
+    losses: int
+    distances: int
+    #: The sums of the squares of each column of weights, for the penalty.
+    squares: Any
+    #: Rows of a block in their order.
+    gathered: Any
+    #: 0, 1, 2, …
+    natural: Any
+    #: Of this thread alone: what the products need, and two vectors.
+    scratch: Any
+    sums: Any
+
+
+class Parts(NamedTuple):
+    """Where the parts of a workspace begin, in elements."""
+
+    squares: int
+    gathered: int
+    #: The parts of the threads, one after another.
+    own: int
+    n_own: int
+    integers: int
+    end: int
+
+
+@jit_inline
+def place(net, layer, plane):
+    """Where a plane of a layer begins."""
+    return at(net.plan, layer, PLAN_COLUMNS, plane)
+
+
+@jit_inline
+def parts_of(layout, n_layers, data, n_rows, n_gathered, n_natural, n_threads):
+    """The parts of the workspace for blocks of ``n_rows``."""
+    n_planes, most_terms, n_squares = 0, n_rows, 0
+    for layer in range(n_layers):
+        stride = entry(layout, layer, STRIDE)
+        # Rows that share a vector are computed in groups, of which the last may not be full.
+        n_planes += PLAN_COLUMNS * padded(data, n_rows) * stride
+        most_terms = most(most_terms, most(entry(layout, layer, N_INPUTS), stride))
+        n_squares += stride
+    squares = n_planes + 2 * padded(data, n_rows) * entry(layout, n_layers - 1, STRIDE)
+    gathered = squares + n_squares
+    own = gathered + padded(data, n_gathered)
+    n_own = padded(data, scratch_size(data, most_terms, most_terms)) + 2 * lanes_of(data)
+    whole = own + n_threads * n_own
+    # An integer takes at most two elements; then room to align the whole.
+    return Parts(
+        squares, gathered, own, n_own, whole, whole + 2 * (n_layers * PLAN_COLUMNS + n_natural) + lanes_of(data)
+    )
+
+
+@jit_inline
+def make_net(layout, n_layers, parameters, parts, n_rows, memory, thread):
+    """The network with its memory; `fill` has to be called once."""
+    workspace = aligned(memory)
+    last = n_layers - 1
+    n_plane = padded(parameters, n_rows) * entry(layout, last, STRIDE)
+    plan = integers(moved(workspace, parts.integers))
+    own = moved(workspace, parts.own + thread * parts.n_own)
+    return Net(
+        layout,
+        n_layers,
+        parameters,
+        plan,
+        workspace,
+        parts.squares - 2 * n_plane,
+        parts.squares - n_plane,
+        moved(workspace, parts.squares),
+        moved(workspace, parts.gathered),
+        moved(plan, n_layers * PLAN_COLUMNS),
+        moved(own, 2 * lanes_of(parameters)),
+        own,
+    )
+
+
+@jit_inline
+def fill(net, n_rows, n_natural):
+    """Write the plan and the natural order."""
+    position, end = 0, 0
+    for layer in range(net.n_layers):
+        for _ in range(PLAN_COLUMNS):
+            net.plan[position] = end
+            position += 1
+            end += padded(net.parameters, n_rows) * entry(net.layout, layer, STRIDE)
+    for row in range(n_natural):
+        net.natural[row] = row
+
+
+@jit_inline
+def output_planes(net):
+    """The planes of the last layer."""
+    last = net.n_layers - 1
+    return losses.Output(
+        net.planes,
+        place(net, last, Z_PLANE),
+        place(net, last, A_PLANE),
+        place(net, last, DELTA_PLANE),
+        net.losses,
+        net.distances,
+        entry(net.layout, last, ACTIVATION),
+        entry(net.layout, last, N_OUTPUTS),
+        entry(net.layout, last, STRIDE),
+    )
