@@ -325,6 +325,8 @@ def check_array(
     dtype = check_dtype("dtype", dtype)
     if type(value) is np.ndarray and value.ndim == ndim and value.dtype.kind in "biuf":
         # What most callers give needs none of the care below, which takes as long as 50 epochs of a small network.
+        if value.dtype is dtype and value.size > 0 and value.flags.carray and np.isfinite(value).all():
+            return value
         with np.errstate(all="ignore"):
             array = np.asarray(value, dtype, order="C")
             if array.size > 0 and array.flags.aligned and np.isfinite(array).all():

@@ -272,6 +272,15 @@ def test_folders_have_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [folder.exists() for folder in (kept, *others)] == [True, True, True, False, False]
 
 
+def test_a_folder_has_a_bounded_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_MOST_FILES", 3)
+    for number in range(5):
+        path = tmp_path / "kernels-0123456789abcdef" / f"{number}.kernel"
+        cache._write(path, {}, b"code")
+        os.utime(path, (number, number))
+    assert sorted(path.name for path in path.parent.iterdir()) == ["2.kernel", "3.kernel", "4.kernel"]
+
+
 def test_a_folder_that_cannot_be_removed_stays(tmp_path: Path) -> None:
     kept, old = (make_folder(tmp_path, number, 100) for number in range(2))
     (old / "folder").mkdir()

@@ -38,6 +38,8 @@ _SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO
 _MOST_SECONDS = 60 * 86400
 _MOST_FOLDERS = 8
 _MOST_BYTES = 256 << 20
+#: Files in a folder: kernels compiled for one network each could be any number. The oldest are removed.
+_MOST_FILES = 512
 #: Names, to remove nothing else: a folder may be shared with others.
 _FOLDER = re.compile(r"kernels-[0-9a-f]{16}")
 _SUFFIX = ".kernel"
@@ -201,6 +203,19 @@ def remove_unused(root: Path, kept: Path) -> None:
             continue
 
 
+def _remove_oldest(folder: Path) -> None:
+    """Keep `_MOST_FILES` files."""
+    found = [path for path, _ in files(folder)]
+    if len(found) <= _MOST_FILES:
+        return
+    try:
+        for path in sorted(found, key=lambda path: path.stat().st_mtime)[:-_MOST_FILES]:
+            path.unlink(missing_ok=True)
+    except OSError:
+        # Another process removes them, too.
+        return
+
+
 def _read(path: Path, key: dict[str, str]) -> bytes | None:
     """The payload of a file; None if there is none, or it is damaged."""
     try:
@@ -223,6 +238,7 @@ def _write(path: Path, header: dict[str, Any], payload: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _remove_oldest(path.parent)
 
 
 @cache
