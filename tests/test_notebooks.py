@@ -11,7 +11,8 @@ from fastnet.reference import network as reference
 from fastnet.testing import notebooks
 from fastnet.testing.notebooks import NOTEBOOK_1, NOTEBOOK_2, NOTEBOOK_3
 
-BACKENDS = ("numpy", "exact", "numba")
+# On exact they take from 11 to 22 seconds; the demo trains them on it, too, and `.ci/run` runs the demo.
+BACKENDS = ("numpy", pytest.param("exact", marks=pytest.mark.exhaustive), "numba")
 MATRIX = notebooks.MATRIX.astype(float)
 
 
@@ -152,8 +153,8 @@ def test_random_starts_numpy(numba_outputs):
 
 
 def test_some_random_starts_exact(numba_outputs):
-    outputs = stacked_outputs(8, exact)
-    assert np.array_equal(outputs, numba_outputs[:8])
+    outputs = stacked_outputs(2, exact)
+    assert np.array_equal(outputs, numba_outputs[:2])
 
 
 @pytest.mark.exhaustive

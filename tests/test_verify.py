@@ -35,16 +35,21 @@ def findings(name: str, backend: Any = "numba") -> rungs.Findings:
 # --- the whole ladder ---
 
 
-def test_command_holds_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All rungs; the report that is written is one that the same machine agrees with."""
+def test_command_holds_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rungs but that of other CPUs, which `tests/test_cpus.py` and `.ci/run` climb.
+
+    The report that is written is one that the same machine agrees with.
+    """
+    monkeypatch.setattr(rungs.Context, "reason_without_children", "left to others")
     path = tmp_path / "report.json"
     assert __main__.main(["verify", "--json", str(path)]) == 0
     printed = capsys.readouterr()
     report = read_report(path)
     assert report.passed
     assert [rung.name for rung in report.rungs] == list(rungs.RUNGS)
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    assert [rung.name for rung in report.rungs if rung.status == "skip"] == ([] if is_x86 else ["cpus"])
+    assert [rung.name for rung in report.rungs if rung.status == "skip"] == ["cpus"]
     for rung in report.rungs:
         assert f"\n{rung.name} " in printed.out
         assert f"] {rung.name}\n" in printed.err
