@@ -33,6 +33,7 @@ from fastnet.validation import (
     check_number,
     check_output,
     check_random_source,
+    check_seed,
 )
 
 REDUCTIONS = ("sum", "mean")
@@ -75,15 +76,17 @@ class TrainingState:
         cls, network: Network, optimizer: Optimizer, seed: int | RandomSource | None, shuffle: bool
     ) -> TrainingState:
         """The state with which a fit begins: that of the last one, as far as the settings are the same."""
-        # Fresh entropy costs as much as 300 epochs of a small network.
-        source = check_random_source("seed", seed) if shuffle or seed is not None else None
+        check_seed("seed", seed)
         state: TrainingState | None = network._training
         if state is None or state.optimizer != optimizer:
             slots = optimizer.initial_slots(network.parameter_buffer.size, network.dtype)
-            return cls(optimizer, slots, np.ones(2), 0, seed, source)
-        if (state.seed is seed or state.seed == seed) and (state.source is not None or source is None):
-            return state
-        return replace(state, seed=seed, source=source)
+            state = cls(optimizer, slots, np.ones(2), 0, seed, None)
+        elif not (state.seed is seed or state.seed == seed):
+            state = replace(state, seed=seed, source=None)
+        if shuffle and state.source is None:
+            # Not without need: to seed a generator takes as long as 2000 epochs of a small network.
+            state = replace(state, source=check_random_source("seed", seed))
+        return state
 
 
 def fit(

@@ -272,16 +272,22 @@ def check_random_source(argument: str, value: Any) -> RandomSource:
     >>> check_random_source("seed", 4).random((2,)).round(8).tolist()
     [0.96702984, 0.54723225]
     """
+    check_seed(argument, value)
     if isinstance(value, np.random.RandomState | np.random.Generator):
         return value
-    if value is None:
-        return np.random.RandomState()
+    return np.random.RandomState(None if value is None else int(value))
+
+
+def check_seed(argument: str, value: Any) -> None:
+    """Refuse what `check_random_source` refuses, without making a source."""
+    if value is None or isinstance(value, np.random.RandomState | np.random.Generator):
+        return
     if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
         raise TypeError(
             f"{argument} must be None, an integer, a numpy.random.RandomState or a numpy.random.Generator; "
             f"got {value!r} of type {type(value).__name__}"
         )
-    return np.random.RandomState(check_integer(argument, value, 0, 2**32 - 1))
+    check_integer(argument, value, 0, 2**32 - 1)
 
 
 def check_array(
