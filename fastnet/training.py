@@ -408,7 +408,6 @@ def predict(
     if (
         type(X) is np.ndarray
         and X.dtype is dtype
-        and out is None
         and functions.forward_finite is not None
         and X.size > 0
         and X.ndim == 2
@@ -417,12 +416,16 @@ def predict(
     ):
         # What kernels take as it is, but for numbers that are not finite, which they find on their way. For a few rows
         # all the care below would take longer than they do, and for many a third as long.
-        outputs = np.empty((len(X), network.n_outputs), dtype)
+        shape = (len(X), network.n_outputs)
         if X.size <= _FEW_INPUTS and threads is None:
-            if functions.forward_finite(network.layout, network.parameter_buffer, X, outputs):
+            if out is None or not np.may_share_memory(X, check_output("out", out, shape, dtype)):
+                outputs = np.empty(shape, dtype) if out is None else out
+                if functions.forward_finite(network.layout, network.parameter_buffer, X, outputs):
+                    return outputs
+        elif out is None:
+            outputs, n_threads = np.empty(shape, dtype), most_threads(check_threads(threads))
+            if _write_outputs(network, network.n_layers, X, outputs, functions, n_threads):
                 return outputs
-        elif _write_outputs(network, network.n_layers, X, outputs, functions, most_threads(check_threads(threads))):
-            return outputs
     n_threads = most_threads(check_threads(threads))
     x = check_inputs(network, X)
     if out is None:

@@ -62,6 +62,19 @@ def test_outputs_into_an_array(backend: str, n_rows: int) -> None:
     assert_same_bits(out, network.predict(x, backend=backend))
 
 
+@pytest.mark.parametrize("n_rows", [3, 3000])
+def test_inputs_that_are_refused_leave_the_array_as_it_was(n_rows: int) -> None:
+    network, x, out = (
+        Network([8, 5, 3], dtype="float64").initialize(seed=0),
+        inputs(n_rows, 8, "float64"),
+        np.ones((n_rows, 3)),
+    )
+    x[-1, -1] = np.inf
+    with pytest.raises(ValueError, match="X must be finite"):
+        network.predict(x, out=out)
+    assert (out == 1.0).all()
+
+
 def test_outputs_over_their_own_inputs() -> None:
     network = Network([3, 5, 3], "tanh").initialize(seed=0)
     x = inputs(300, 3, "float64")
