@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import exp, log, sqrt
 from statistics import median, quantiles
 
-from fastnet.bench.results import OWN, Cell, Measurement, Results
+from fastnet.bench.results import OWN, SPECIALIZED, Cell, Measurement, Results
 
 #: What is slower by less is never reported.
 LEAST_SLOWDOWN = 1.10
@@ -95,7 +95,7 @@ def _drift(pairs: list[tuple[Measurement, Measurement]]) -> float:
         log(min(cell.seconds) / min(before.seconds))
         for then, now in pairs
         for cell in now.cells
-        if cell.peer != OWN and (before := then.cell(cell.peer)) is not None
+        if cell.peer not in (OWN, SPECIALIZED) and (before := then.cell(cell.peer)) is not None
     ]
     return exp(median(logs)) if logs else 1.0
 
