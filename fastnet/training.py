@@ -123,7 +123,9 @@ def fit(
     if report_every is not None:
         report_every = check_integer("report_every", report_every, 1)
     threads = check_threads(threads)
-    if not isinstance(specialize, bool | np.bool_):
+    if isinstance(specialize, bool | np.bool_):
+        specialize = bool(specialize)
+    else:
         check_choice("specialize", specialize, ("auto",), "True or False")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable; got {callback!r} of type {type(callback).__name__}")

@@ -104,6 +104,7 @@ class TestChoice:
     def nothing_is_known(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trainers, "_missed", {})
         monkeypatch.setattr(trainers, "_compiled", set())
+        trainers._is_on_disk.cache_clear()
         monkeypatch.setenv("FASTNET_CACHE_DIR", str(tmp_path))
 
     @staticmethod
@@ -193,6 +194,12 @@ def test_what_is_not_small_is_refused(layer_sizes: tuple[int, ...], n_samples: i
         network.fit(x, y, specialize=True)
     assert_same_bits(network.parameters, before)
     assert network._training is None
+
+
+def test_truth_values_may_be_those_of_numpy() -> None:
+    network = Network([20, 20, 1], dtype="float64").initialize(seed=0)
+    with pytest.raises(ValueError, match="specialize=True needs"):
+        network.fit(np.ones((2, 20)), np.ones((2, 1)), specialize=np.True_)
 
 
 @pytest.mark.parametrize("specialize", ["yes", 1, None])

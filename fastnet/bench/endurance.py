@@ -19,7 +19,7 @@ from fastnet.bench import timing
 from fastnet.bench.allocations import Tracer, environment
 from fastnet.testing.cases import BENCHMARKS, Case
 
-#: Steps before late ones, in one measurement, and before those whose allocations are counted.
+#: Steps before late ones, in one measurement and before early ones, and before those whose allocations are counted.
 LATE, AT_ONCE, WARM_UP = 10_000, 100, 20
 #: Steps whose allocations are counted.
 COUNTED = 1000
@@ -32,13 +32,14 @@ def one_step_an_epoch(dtype: str) -> Case:
 
 
 def late_step_ratio(dtype: str, rounds: int = 5) -> float:
-    """The time of a step after `LATE` steps, by that of a step among the first hundreds.
+    """The time of a step after `LATE` steps, by that of a step among the second hundred.
 
-    Two networks take turns, one of which has been trained before.
+    Two networks take turns, both of which go on with what a fit before has left.
     """
     case = one_step_an_epoch(dtype)
     x, y, _ = case.data()
     early, late = case.network(), case.network()
+    early.fit(x, y, **case.settings)
     late.fit(x, y, **case.settings | {"epochs": LATE})
     taken: dict[str, list[float]] = {"early": [], "late": []}
     for _ in range(rounds):

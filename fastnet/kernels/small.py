@@ -7,7 +7,7 @@ stack slot, of which LLVM makes registers, because nothing else points into it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -207,30 +207,28 @@ def _reserve(typing_context, plan):
     return SlotType(frozen)(plan), codegen
 
 
-@intrinsic
-def _read_in(typing_context, slot, parameters, slots, gradient):
-    """Fill the slot."""
+def _transfer(move: Callable[[_Scope, str, ir.Value], None], slot: SlotType, *arrays: types.Type) -> Any:
+    """Signature and code of an intrinsic that moves parameters, state and gradient."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         scope = _Scope(builder, slot.plan, values[0])
         for name, array in zip(("parameters", "slots", "gradient"), values[1:], strict=True):
-            scope.read_in(name, array)
+            move(scope, name, array)
         return context.get_dummy_value()
 
-    return types.none(slot, parameters, slots, gradient), codegen
+    return types.none(slot, *arrays), codegen
+
+
+@intrinsic
+def _read_in(typing_context, slot, parameters, slots, gradient):
+    """Fill the slot."""
+    return _transfer(_Scope.read_in, slot, parameters, slots, gradient)
 
 
 @intrinsic
 def _write_out(typing_context, slot, parameters, slots, gradient):
     """Write parameters, state and gradient to their arrays."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        scope = _Scope(builder, slot.plan, values[0])
-        for name, array in zip(("parameters", "slots", "gradient"), values[1:], strict=True):
-            scope.write_out(name, array)
-        return context.get_dummy_value()
-
-    return types.none(slot, parameters, slots, gradient), codegen
+    return _transfer(_Scope.write_out, slot, parameters, slots, gradient)
 
 
 @intrinsic

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from numba.core.registry import cpu_target
@@ -13,9 +13,10 @@ from fastnet.kernels import jit
 from fastnet.kernels.plans import MOST_PRODUCTS, Plan, make_plan, most_outputs
 from fastnet.kernels.threads import Trainer
 
-#: Seconds to compile for a plan, and to load what was compiled before.
-COMPILE_SECONDS = 0.8
-LOAD_SECONDS = 0.05
+#: Seconds to compile for a plan, in a process that has compiled nothing yet (later ones 0.7), and to load what was
+#: compiled before.
+COMPILE_SECONDS = 1.2
+LOAD_SECONDS = 0.012
 #: Plans that are remembered.
 _MOST_PLANS = 1024
 
@@ -113,8 +114,9 @@ def _pays(plan: Plan, n_epochs: int, n_samples: int) -> bool:
     return _missed[plan] >= LOAD_SECONDS and (_missed[plan] >= COMPILE_SECONDS or _is_on_disk(plan))
 
 
+@lru_cache(_MOST_PLANS)
 def _is_on_disk(plan: Plan) -> bool:
-    """Whether there is code for the plan and this CPU among the cached kernels."""
+    """Whether there was code for the plan and this CPU among the cached kernels, when a fit first asked."""
     if jit.DIGEST is None:
         return False
     from fastnet.kernels.cache import cache_folder, describe, entries
