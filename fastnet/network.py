@@ -31,10 +31,18 @@ if TYPE_CHECKING:
 
 @cache
 def _training() -> Any:
-    """`fastnet.training`, which imports this module; asking for it anew takes a tenth of a small prediction."""
+    """`fastnet.training`, which imports this module."""
     from fastnet import training
 
     return training
+
+
+@cache
+def _prediction() -> Any:
+    """`fastnet.prediction`, which imports this module; asking for it anew takes a tenth of a small prediction."""
+    from fastnet import prediction
+
+    return prediction
 
 
 class Network:
@@ -438,7 +446,7 @@ class Network:
         >>> Network.from_arrays([[[2.0]]], [[1.0]]).predict([[3.0]], backend="numpy")
         array([[7.]])
         """
-        outputs: NDArray[np.floating] = _training().predict(self, X, backend, out, threads)
+        outputs: NDArray[np.floating] = _prediction().predict(self, X, backend, out, threads)
         return outputs
 
     def fit_output_layer(self, X: ArrayLike, y: ArrayLike, backend: str | Backend = "numba") -> Self:
@@ -473,9 +481,7 @@ class Network:
                [ 0.41666667, -0.91666667],
                [ 0.16666667, -0.16666667]])
         """
-        from fastnet import training
-
-        training.fit_output_layer(self, X, y, backend)
+        _prediction().fit_output_layer(self, X, y, backend)
         return self
 
     def copy(self) -> Self:

@@ -23,7 +23,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BASE = {"contract", "coefficients", "validation", "layout", "initialization"}
 SETTINGS = {"losses", "optimizers", "schedules"}
 ENGINE = (
-    BASE | SETTINGS | {"backends", "history", "interruption", "network", "samples", "threads", "training", "warming"}
+    BASE
+    | SETTINGS
+    | {"backends", "history", "interruption", "network", "prediction", "samples", "threads", "training", "warming"}
 )
 EVERYTHING = ENGINE | {"persistence", "ensemble", "estimators", "reference", "kernels", "__init__"}
 MAY_IMPORT = {
@@ -44,7 +46,10 @@ MAY_IMPORT = {
     "threads": {"validation"},
     "backends": BASE | {"threads"},
     "interruption": set(),
-    "training": BASE | SETTINGS | {"backends", "history", "interruption", "network", "samples", "threads"},
+    "prediction": BASE | {"backends", "network", "samples", "threads"},
+    "training": BASE
+    | SETTINGS
+    | {"backends", "history", "interruption", "network", "prediction", "samples", "threads"},
     "warming": BASE | {"network"},
     "ensemble": ENGINE,
     "estimators": ENGINE,
@@ -56,7 +61,7 @@ MAY_IMPORT = {
 }
 #: What may be imported inside a function besides, when it is needed.
 MAY_IMPORT_LAZILY = {
-    "network": {"training"},
+    "network": {"prediction", "training"},
     "backends": {"reference", "kernels"},
     "warming": {"kernels"},
     "ensemble": {"reference", "kernels"},
@@ -145,7 +150,7 @@ def test_third_party_imports(module):
         name = imported.partition(".")[0]
         if not lazy:
             assert name in known, imported
-        if part in ("reference", "network", "training"):
+        if part in ("reference", "network", "prediction", "training"):
             assert name not in ("numba", "llvmlite"), imported
 
 

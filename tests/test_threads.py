@@ -81,7 +81,7 @@ def test_fit_goes_on_in_the_middle_of_an_epoch(many_cores: None, monkeypatch: py
 
 
 def test_predictions_by_several_threads(many_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastnet.training._PREDICTED_AT_ONCE", 1)
+    monkeypatch.setattr("fastnet.prediction._PREDICTED_AT_ONCE", 1)
     network = replace(CASE, n_samples=3000).network()
     x = np.random.default_rng(0).standard_normal((3000, 37)).astype(np.float32)
     desired = network.predict(x, backend="exact")

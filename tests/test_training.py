@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet import DivergenceError, Network, Report, training
+from fastnet import DivergenceError, Network, Report, prediction, training
 from fastnet.testing.cases import OPTIMIZERS
 from tests.support import assert_same_bits
 
@@ -523,7 +523,7 @@ class TestPredict:
     def test_in_several_calls(self, monkeypatch):
         net = network(2, 3, 1)
         expected = net.predict(INTEGER_X)
-        monkeypatch.setattr(training, "_PREDICTED_AT_ONCE", 1)
+        monkeypatch.setattr(prediction, "_PREDICTED_AT_ONCE", 1)
         assert_same_bits(net.predict(INTEGER_X), expected)
 
 
