@@ -352,7 +352,7 @@ def train_member(
 ):
     """`train` as one thread of ``n_threads``, all of whom call it with the same other arguments.
 
-    ``workspace`` is an array of the parameters' dtype and of `workspace_size`; ``arrivals`` an array of one int64, 0
+    ``workspace`` is an array of the parameters' dtype and of `workspace_size`; ``arrivals`` an array of two int64, 0
     before anyone calls.
     """
     team = member(pointer(arrivals), thread, n_threads)

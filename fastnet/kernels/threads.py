@@ -7,9 +7,12 @@ two callers would share. Compiled code runs without the interpreter's lock.
 from __future__ import annotations
 
 import _thread
+import ctypes
+import os
 import threading
 from collections.abc import Callable
-from itertools import count
+from contextlib import suppress
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -54,7 +57,7 @@ class Trainer:
         if self._n_threads > 1:
             self._n_threads = min(self._n_threads, most_threads())
         self._workspace = np.empty(workspace_size(*records, self._n_threads), parameters.dtype)
-        self._arrivals = np.zeros(1, np.int64)
+        self._arrivals = np.zeros(2, np.int64)
         if parameters.dtype not in _compiled:
             self._member((*records, 0), 0, 1)
             _compiled.add(parameters.dtype)
@@ -67,7 +70,7 @@ class Trainer:
         if self._n_threads == 1 or n_blocks == 0:
             return self._member((*arguments, n_blocks), 0, 1)
         with self.cores(self._n_threads) as n_threads:
-            self._arrivals[0] = 0
+            self._arrivals[:] = 0
             return run_together(lambda thread, n: self._member((*arguments, n_blocks), thread, n), n_threads)
 
     def _member(self, arguments: tuple[Any, ...], thread: int, n_threads: int) -> int:
@@ -80,7 +83,8 @@ def run_together(member: Callable[[int, int], int], n_threads: int) -> int:
 
     Where threads cannot be started, this one does it alone. An exception of another one is raised here.
     """
-    others = [_Other(member, thread, n_threads) for thread in range(1, n_threads)]
+    cores = _core_groups(n_threads)
+    others = [_Other(member, thread, n_threads, cores[thread]) for thread in range(1, n_threads)]
     started = []
     try:
         for other in others:
@@ -102,11 +106,41 @@ def run_together(member: Callable[[int, int], int], n_threads: int) -> int:
     return result
 
 
+def _core_groups(n_threads: int) -> list[set[int]]:
+    """The cores for each of so many threads, of which the first, the caller, has its present one; empty: any.
+
+    Left to itself, Linux started the second of two threads on the first one's core more often than not, where it stayed
+    for the whole of a short training: digits took 150 us a step instead of 70, and 80 with one thread.
+    """
+    nobody: list[set[int]] = [set() for _ in range(n_threads)]
+    if _getcpu is None or n_threads < 2:
+        return nobody
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) < n_threads:
+        return nobody
+    here = _getcpu()
+    first = allowed.index(here) if here in allowed else 0
+    allowed = allowed[first:] + allowed[:first]
+    bounds = [len(allowed) * thread // n_threads for thread in range(n_threads + 1)]
+    return [set(allowed[low:high]) for low, high in pairwise(bounds)]
+
+
+def _find_getcpu() -> Callable[[], int] | None:
+    """The C library's function for the core that a thread runs on, where threads can be kept to cores."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    function: Callable[[], int] | None = getattr(ctypes.CDLL(None), "sched_getcpu", None)
+    return function
+
+
+_getcpu = _find_getcpu()
+
+
 class _Other:
     """A member in a thread of its own."""
 
-    def __init__(self, member: Callable[[int, int], int], thread: int, n_threads: int) -> None:
-        self.member, self.thread, self.n_threads = member, thread, n_threads
+    def __init__(self, member: Callable[[int, int], int], thread: int, n_threads: int, cores: set[int]) -> None:
+        self.member, self.thread, self.n_threads, self.cores = member, thread, n_threads, cores
         self.may_begin = False
         self.error: Exception | None = None
         self.gate, self.end = _thread.allocate_lock(), _thread.allocate_lock()
@@ -116,6 +150,10 @@ class _Other:
     def run(self) -> None:
         """Wait for the others to be there, and take part."""
         try:
+            if self.cores:
+                # Where a sandbox forbids it, Linux chooses.
+                with suppress(OSError):
+                    os.sched_setaffinity(0, self.cores)
             self.gate.acquire()
             if self.may_begin:
                 self.member(self.thread, self.n_threads)
