@@ -24,11 +24,12 @@ from fastnet.kernels.simd import INT32, INTP, Lanes, Vector, broadcast, fma
 
 
 class Shape(NamedTuple):
-    """Rows and vectors of the largest register tile, and rows of the tile for what is left of the rows."""
+    """Rows and vectors of the largest register tile, rows of the tile for what is left, and terms of a turn of loops."""
 
     rows: int
     few_rows: int
     vectors: int
+    terms: int
 
 
 @cache
@@ -45,10 +46,10 @@ def shape_for(triple: str, cpu: str, features: str) -> Shape:
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
     assembly = machine.emit_assembly(llvm.parse_assembly(text))
     if "zmm" in assembly:
-        return Shape(8, 4, 3)
+        return Shape(8, 4, 3, 1)
     if "ymm" in assembly:
-        return Shape(6, 2, 1)
-    return Shape(2, 1, 1)
+        return Shape(6, 4, 1, 2)
+    return Shape(2, 1, 1, 1)
 
 
 def _shape(context: Any) -> Shape:
@@ -108,7 +109,7 @@ def panel_product(typing_context, halves, c, c_row, n_rows, start, start_row, a,
         for halves, block in enumerate(blocks, start=1):
             branch.add_case(ir.Constant(INTP, halves), block)
             builder.position_at_end(block)
-            builder.call(_micro_kernel(builder.module, vector, shape.rows, halves, True), values[1:])
+            builder.call(_micro_kernel(builder.module, vector, shape.rows, halves, shape.terms, True), values[1:])
             builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
@@ -122,8 +123,8 @@ def last_rows_product(typing_context, c, c_row, n_rows, start, start_row, a, a_r
     """`panel_product` of one vector and any number of rows, in low tiles of which the last may not be full."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        vector = context.get_value_type(Vector(c.dtype))
-        builder.call(_micro_kernel(builder.module, vector, _shape(context).few_rows, 2, False), values)
+        shape, vector = _shape(context), context.get_value_type(Vector(c.dtype))
+        builder.call(_micro_kernel(builder.module, vector, shape.few_rows, 2, shape.terms, False), values)
         return context.get_dummy_value()
 
     intp = types.intp
@@ -143,7 +144,9 @@ def _function(module: ir.Module, name: str, parameters: list[ir.Type]) -> tuple[
     return function, True
 
 
-def _micro_kernel(module: ir.Module, vector: ir.VectorType, rows: int, halves: int, is_whole: bool) -> ir.Function:
+def _micro_kernel(
+    module: ir.Module, vector: ir.VectorType, rows: int, halves: int, terms_at_once: int, is_whole: bool
+) -> ir.Function:
     """The function behind the products of panels; unless ``is_whole``, the last tile may lack rows."""
     pointer = vector.element.as_pointer()
     parameters = [pointer, INTP, INTP, pointer, INTP, pointer, INTP, INTP, pointer, INTP, INTP]
@@ -155,8 +158,7 @@ def _micro_kernel(module: ir.Module, vector: ir.VectorType, rows: int, halves: i
     kinds = [vector] * (halves // 2) + [half] * (halves % 2)
     vectors = len(kinds)
     builder = ir.IRBuilder(function.append_basic_block("entry"))
-    labels = ("tile", "loop", "done", "following", "end")
-    tile, loop, done, following, end = (function.append_basic_block(label) for label in labels)
+    tile, following, end = (function.append_basic_block(label) for label in ("tile", "following", "end"))
 
     def number(value: int) -> ir.Constant:
         return ir.Constant(INTP, value)
@@ -175,35 +177,44 @@ def _micro_kernel(module: ir.Module, vector: ir.VectorType, rows: int, halves: i
     for row in range(rows):
         exists.append(None if is_whole or row == 0 else builder.icmp_signed("<", number(row), rows_left))
         distance = builder.mul(a_row, number(row))
+        if terms_at_once > 1 and row > 0:
+            distance = _opaque(builder, distance)
         distances.append(distance if exists[row] is None else builder.select(exists[row], distance, number(0)))
-    first = []
+    totals = []
     for row in range(rows):
         distance = builder.mul(start_row, number(row))
         if exists[row] is not None:
             distance = builder.select(exists[row], distance, number(0))
         pointer_to_row = builder.gep(start_tile, [distance])
-        first += [load_vector(builder, place(pointer_to_row, column), kind) for column, kind in enumerate(kinds)]
-    builder.cbranch(builder.icmp_signed(">", n_terms, number(0)), loop, done)
+        totals += [load_vector(builder, place(pointer_to_row, column), kind) for column, kind in enumerate(kinds)]
 
-    builder.position_at_end(loop)
-    left, factors, terms = (_phi(builder, [(value, tile)]) for value in (n_terms, a_tile, b))
-    sums = [_phi(builder, [(value, tile)]) for value in first]
-    columns = [Lanes(builder, load_vector(builder, place(terms, column), kind)) for column, kind in enumerate(kinds)]
-    added = []
-    for row in range(rows):
-        scalar = builder.load(builder.gep(factors, [distances[row]]))
-        factors_of = {kind: Lanes(builder, broadcast(builder, scalar, kind.count)) for kind in kinds}
-        before = sums[row * vectors : (row + 1) * vectors]
-        for kind, right, total in zip(kinds, columns, before, strict=True):
-            added.append(fma(factors_of[kind], right, Lanes(builder, total)).value)
-    one_less = builder.sub(left, number(1))
-    after = [one_less, builder.gep(factors, [a_column]), builder.gep(terms, [b_row]), *added]
-    for phi, value in zip([left, factors, terms, *sums], after, strict=True):
-        phi.add_incoming(value, loop)
-    builder.cbranch(builder.icmp_signed(">", one_less, number(0)), loop, done)
+    state = [n_terms, a_tile, b, *totals]
+    for at_once in sorted({terms_at_once, 1}, reverse=True):
+        before = builder.block
+        loop, done = function.append_basic_block("loop"), function.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed(">=", state[0], number(at_once)), loop, done)
+        builder.position_at_end(loop)
+        phis = [_phi(builder, [(value, before)]) for value in state]
+        left, factors, terms, *totals = phis
+        for _ in range(at_once):
+            columns = [Lanes(builder, load_vector(builder, place(terms, i), kind)) for i, kind in enumerate(kinds)]
+            added = []
+            for row in range(rows):
+                scalar = builder.load(builder.gep(factors, [distances[row]]))
+                factors_of = {kind: Lanes(builder, broadcast(builder, scalar, kind.count)) for kind in kinds}
+                row_totals = totals[row * vectors : (row + 1) * vectors]
+                for kind, right, total in zip(kinds, columns, row_totals, strict=True):
+                    added.append(fma(factors_of[kind], right, Lanes(builder, total)).value)
+            totals = added
+            factors, terms = builder.gep(factors, [a_column]), builder.gep(terms, [b_row])
+        after = [builder.sub(left, number(at_once)), factors, terms, *totals]
+        for phi, value in zip(phis, after, strict=True):
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed(">=", after[0], number(at_once)), loop, done)
+        builder.position_at_end(done)
+        state = [_phi(builder, [(old, before), (new, loop)]) for old, new in zip(state, after, strict=True)]
 
-    builder.position_at_end(done)
-    totals = [_phi(builder, [(value, tile), (total, loop)]) for value, total in zip(first, added, strict=True)]
+    totals = state[3:]
     for row in range(rows):
         if exists[row] is not None:
             present = function.append_basic_block()
@@ -227,6 +238,15 @@ def _micro_kernel(module: ir.Module, vector: ir.VectorType, rows: int, halves: i
     builder.position_at_end(end)
     builder.ret_void()
     return function
+
+
+def _opaque(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """The integer, as one of which LLVM knows nothing.
+
+    Where it knows that the distances are multiples of one, it adds that up in the loop: one addition after another
+    takes as long as all of a tile's fma.
+    """
+    return builder.asm(ir.FunctionType(INTP, [INTP]), "", "=r,0", [value], False)
 
 
 def _phi(builder: ir.IRBuilder, incoming: list[tuple[ir.Value, ir.Block]]) -> ir.PhiInstr:
