@@ -32,6 +32,7 @@ FEW_TERMS = 32
 #: Panels are packed for products with so many rows, if b has rows some pages apart or so many elements.
 PACKED_FROM_ROWS = 32
 PACKED_FROM_SIZE = 1 << 17
+PACKED_FROM_LINES = 256
 
 
 class View(NamedTuple):
@@ -195,6 +196,12 @@ def row_product(c, a, b, bias, n_terms, n_columns):
         column += n * lanes
 
 
+@jit_inline
+def _lowest_bit(n):
+    """The largest power of two that divides a positive integer."""
+    return n & -n
+
+
 @jit_part
 def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
     """`product` by panels of b, in tiles."""
@@ -207,7 +214,11 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
     is_packed = has_columns or (
         n_rows >= PACKED_FROM_ROWS
         and padded_columns > most_vectors * lanes
-        and (b.row % (32 * lanes) == 0 or n_terms * b.row > PACKED_FROM_SIZE)
+        and (
+            b.row % (32 * lanes) == 0
+            or n_terms * b.row > PACKED_FROM_SIZE
+            or (most_vectors == 1 and n_terms * _lowest_bit(b.row // lanes) > PACKED_FROM_LINES)
+        )
     )
     sums = moved(scratch, padded(c.data, least(n_terms, TERMS_AT_ONCE)) * most_vectors * lanes)
     a_data, a_column = moved(a.data, a.first), a.column
