@@ -355,7 +355,7 @@ class Network:
             Whether to show a progress bar (needs tqdm).
         threads : int, optional
             At most how many threads to use; None means as many as `fastnet.set_threads` was told. Results do not
-            depend on it, and small networks take one in any case.
+            depend on it. Small networks take one in any case; others take fewer where that is faster.
         specialize : {"auto", True, False}
             Whether to compile kernels for this small network alone, which takes most of a second and then trains the
             smallest two to four times as fast; they are kept on disk. "auto" does it where fits like this one have

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import itertools
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import fastnet
 from fastnet import threads as settings
 from fastnet.kernels import threads
+from fastnet.kernels.pace import Pace
 from fastnet.testing.cases import BENCHMARKS, Case, covering_cases
 from tests.support import assert_same_bits
 
@@ -37,9 +39,10 @@ CASE = Case(
 
 @pytest.fixture
 def many_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let small trainings use as many threads as they are told."""
+    """Let small trainings use as many threads as they are told, be they faster or not."""
     monkeypatch.setattr(settings, "usable_cores", lambda: 64)
     monkeypatch.setattr(threads, "WORK_PER_THREAD", 1)
+    monkeypatch.setattr(Pace, "proposal", lambda pace: (pace.most, 1 << 30))
     yield
     fastnet.set_threads(None)
 
@@ -114,10 +117,12 @@ import os, sys
 import fastnet
 from fastnet import threads as settings
 from fastnet.kernels import threads
+from fastnet.kernels.pace import Pace
 from fastnet.testing.rungs import digest
 from tests.test_threads import CASE
 settings.usable_cores = lambda: 4
 threads.WORK_PER_THREAD = 1
+Pace.proposal = lambda pace: (pace.most, 1 << 30)
 before = digest(CASE.train("numba"))
 settings._state.lock.acquire()
 child = os.fork()
@@ -184,8 +189,23 @@ def test_an_interrupt_lets_nobody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_small_steps_are_not_shared() -> None:
     notebook = BENCHMARKS["notebook"].network().layout
     wide = BENCHMARKS["mnist-like"].network().layout
-    assert threads.n_threads_for(notebook, 4) == 1
-    assert threads.n_threads_for(wide, 128) > 2
+    assert threads.work_of(notebook, 4) < threads.WORK_PER_THREAD
+    assert threads.work_of(wide, 128) > 2 * threads.WORK_PER_THREAD
+    # A batch of several blocks is worked on a block at a time.
+    assert threads.work_of(wide, 1000) == threads.work_of(wide, 256)
+
+
+def test_the_number_of_threads_may_change_at_any_time(many_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    desired, turns = trained(CASE, 1), itertools.cycle((1, 4, 2, 3))
+    proposed: list[int] = []
+
+    def proposal(pace: Pace) -> tuple[int, int]:
+        proposed.append(next(turns))
+        return proposed[-1], 1
+
+    monkeypatch.setattr(Pace, "proposal", proposal)
+    assert_equal(trained(CASE, 4), desired, "1, 4, 2 or 3 threads")
+    assert set(proposed) == {1, 2, 3, 4}
 
 
 def test_threads_leave_cores_to_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

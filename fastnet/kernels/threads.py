@@ -10,6 +10,7 @@ import _thread
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count, pairwise
@@ -19,22 +20,25 @@ import numpy as np
 
 from fastnet import contract
 from fastnet.kernels.network import forward_finite, train_member, workspace_size
+from fastnet.kernels.pace import pace_of
 
 #: Multiplications of a step for each thread: with fewer, sharing takes longer than it saves.
 WORK_PER_THREAD = 1 << 17
+#: Multiplications a second of which a first trial is sized.
+_SPEED = 1e10
 
 #: The dtypes for which `train_member` has been compiled.
 _compiled: set[Any] = set()
 
 
-def n_threads_for(layout: Any, batch_rows: int) -> int:
-    """How many threads a step is worth."""
+def work_of(layout: Any, batch_rows: int) -> int:
+    """Multiplications in a step for one block of rows."""
     rows = min(batch_rows, contract.BLOCK_ROWS)
     per_row = 0
     for n_inputs, _, stride, *_ in layout.tolist():
         # Three products; an activation is as long as some 30 multiplications.
         per_row += 3 * n_inputs * stride + 30 * stride
-    return max(1, rows * per_row // WORK_PER_THREAD)
+    return rows * per_row
 
 
 class Trainer:
@@ -53,9 +57,14 @@ class Trainer:
     def __init__(self, most_threads: Callable[[], int], cores: Callable[[int], Any], *records: Any) -> None:
         layout, parameters, samples, objective, *_ = records
         self.cores = cores
-        self._n_threads = n_threads_for(layout, min(objective.batch_size, len(samples.x)))
+        batch_rows = min(objective.batch_size, len(samples.x))
+        work = work_of(layout, batch_rows)
+        self._n_threads = max(1, work // WORK_PER_THREAD)
         if self._n_threads > 1:
             self._n_threads = min(self._n_threads, most_threads())
+        if self._n_threads > 1:
+            key = (layout.tobytes(), parameters.dtype, batch_rows)
+            self._pace = pace_of(key, self._n_threads, work / _SPEED)
         self._workspace = np.empty(workspace_size(*records, self._n_threads), parameters.dtype)
         self._arrivals = np.zeros(2, np.int64)
         if parameters.dtype not in _compiled:
@@ -69,9 +78,23 @@ class Trainer:
         arguments = (layout, parameters, samples, objective, update, progress)
         if self._n_threads == 1 or n_blocks == 0:
             return self._member((*arguments, n_blocks), 0, 1)
-        with self.cores(self._n_threads) as n_threads:
-            self._arrivals[:] = 0
-            return run_together(lambda thread, n: self._member((*arguments, n_blocks), thread, n), n_threads)
+        while True:
+            n_threads, n_now = self._pace.proposal()
+            n_now = min(n_now, n_blocks)
+            with self.cores(n_threads) as n_threads:
+                start = time.perf_counter()
+                status = self._together((*arguments, n_now), n_threads)
+                if status != contract.NOT_FINITE:
+                    self._pace.note(n_threads, n_now, time.perf_counter() - start)
+            n_blocks -= n_now
+            if status != contract.PAUSED or n_blocks == 0:
+                return status
+
+    def _together(self, arguments: tuple[Any, ...], n_threads: int) -> int:
+        if n_threads == 1:
+            return self._member(arguments, 0, 1)
+        self._arrivals[:] = 0
+        return run_together(lambda thread, n: self._member(arguments, thread, n), n_threads)
 
     def _member(self, arguments: tuple[Any, ...], thread: int, n_threads: int) -> int:
         status: int = train_member(*arguments, self._workspace, self._arrivals, thread, n_threads)

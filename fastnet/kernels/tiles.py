@@ -24,7 +24,7 @@ from fastnet.kernels.simd import INT32, INTP, Lanes, Vector, broadcast, fma
 
 
 class Shape(NamedTuple):
-    """Rows and vectors of the largest register tile, rows of the tile for what is left, and terms of a turn of loops."""
+    """Rows and vectors of the largest register tile, rows of the tile for what is left, and terms that a loop takes."""
 
     rows: int
     few_rows: int

@@ -1,0 +1,81 @@
+"""How the number of threads is chosen, with a clock of the tests' own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from fastnet.kernels.pace import Pace, pace_of
+
+
+class Machine:
+    """Works at the proposed number of threads, each of which takes so many seconds a block."""
+
+    def __init__(self, most: int, seconds_a_block: Mapping[int, float]) -> None:
+        self.pace, self.seconds_a_block = Pace(most, guess=1e-4), dict(seconds_a_block)
+
+    def work(self, seconds: float) -> dict[int, float]:
+        """The share of the time that each number of threads was at work."""
+        used = dict.fromkeys(self.seconds_a_block, 0.0)
+        while sum(used.values()) < seconds:
+            n_threads, n_blocks = self.pace.proposal()
+            taken = n_blocks * self.seconds_a_block[n_threads]
+            self.pace.note(n_threads, n_blocks, taken)
+            used[n_threads] += taken
+        return {n_threads: taken / sum(used.values()) for n_threads, taken in used.items()}
+
+
+@pytest.mark.parametrize("fastest", [1, 3, 6])
+def test_the_fastest_is_used_nearly_all_the_time(fastest: int) -> None:
+    machine = Machine(6, {n_threads: 1e-4 if n_threads == fastest else 2e-4 for n_threads in (6, 3, 1)})
+    machine.work(0.1)
+    assert machine.work(2.0)[fastest] > 0.97
+
+
+def test_a_short_fit_spends_little_on_trials() -> None:
+    assert Machine(2, {2: 1e-4, 1: 1.5e-4}).work(0.03)[2] > 0.9
+
+
+@pytest.mark.parametrize("seconds", [0.1, 20.0])
+def test_it_changes_with_the_machine(seconds: float) -> None:
+    """However long it has been as it was, within seconds."""
+    machine = Machine(2, {2: 1e-4, 1: 2e-4})
+    machine.work(seconds)
+    machine.seconds_a_block[2] = 4e-4
+    machine.work(0.5)
+    assert machine.work(1.0)[1] > 0.97
+    machine.seconds_a_block[2] = 1e-4
+    machine.work(10.0)
+    assert machine.work(1.0)[2] > 0.97
+
+
+def test_a_disturbed_trial_is_forgotten() -> None:
+    pace = Pace(2, guess=1e-4)
+    pace.note(2, 1, 1.0)
+    pace.note(2, 20, 20 * 9e-4)
+    machine = Machine(2, {2: 1e-4, 1: 2e-4})
+    machine.pace = pace
+    machine.work(10.0)
+    assert machine.work(1.0)[2] > 0.97
+
+
+def test_other_numbers_than_the_proposed_do_not_count() -> None:
+    pace = Pace(4, guess=1e-4)
+    for _ in range(9):
+        pace.note(3, 1, 1e-9)
+    assert pace.proposal() == Pace(4, guess=1e-4).proposal()
+
+
+def test_blocks_of_any_length() -> None:
+    for seconds in (0.0, 1e-9, 10.0):
+        machine = Machine(2, {2: seconds, 1: seconds})
+        for _ in range(100):
+            n_threads, n_blocks = machine.pace.proposal()
+            assert n_blocks >= 1
+            machine.pace.note(n_threads, n_blocks, n_blocks * seconds)
+
+
+def test_fits_alike_share_what_they_found_out() -> None:
+    assert pace_of(("digits", 200), 2, 1e-4) is pace_of(("digits", 200), 2, 1e-4)
+    assert pace_of(("digits", 200), 2, 1e-4) is not pace_of(("digits", 100), 2, 1e-4)
