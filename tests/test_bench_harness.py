@@ -6,16 +6,17 @@ import subprocess
 import sys
 import timeit
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from fastnet.bench import allocations, timing
+from fastnet.bench import allocations, runner, timing
 from fastnet.bench.peak import FlopsMeter, bandwidth
 from fastnet.bench.peers import PEERS
 from fastnet.bench.peers.base import Problem
+from fastnet.bench.results import OWN
 from fastnet.bench.workloads import Operation, Prepared, Training, get_workloads
 from fastnet.testing.cases import BENCHMARKS
 from fastnet.testing.notebooks import NOTEBOOK_1
@@ -104,6 +105,28 @@ def test_peers_take_turns_and_start_anew() -> None:
     assert [len(one) for one in taken.values()] == [2, 2]
     assert min(taken["slow"]) >= 0.06
     assert 0.01 <= min(taken["fast"]) < 0.02
+
+
+def test_rounds_go_on_until_they_settle_it() -> None:
+    prepared = {"work": Prepared(lambda times: None, lambda: None, lambda: None)}
+    asked: list[int] = []
+
+    def is_settled(taken: Mapping[str, list[float]]) -> bool:
+        asked.append(len(taken["work"]))
+        return len(asked) == 3
+
+    taken = timing.interleave(prepared, {"work": 1000}, 4, is_settled=is_settled)
+    assert asked == [4, 5, 6]
+    assert len(taken["work"]) == 6
+
+
+@pytest.mark.parametrize(("noise", "n_rounds"), [(0.0, runner.ROUNDS), (2.0, runner.MOST_ROUNDS)])
+def test_a_disturbed_machine_gets_more_rounds(monkeypatch: pytest.MonkeyPatch, noise: float, n_rounds: int) -> None:
+    random = np.random.default_rng(0)
+    monkeypatch.setattr(timing, "turn", lambda prepared, times: 1.0 + noise * random.random())
+    (workload, *_) = get_workloads(["predict-one"], ["float32"], True)
+    measurement = runner.measure(workload, [PEERS[OWN]], runner.ROUNDS, threads=1)
+    assert len(measurement.cells[0].seconds) == n_rounds
 
 
 def test_rounds_end_when_they_take_too_long() -> None:

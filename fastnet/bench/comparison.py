@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import exp, log, sqrt
 from statistics import median, quantiles
 
-from fastnet.bench.results import OWN, SPECIALIZED, Cell, Measurement, Results
+from fastnet.bench.results import OWN, SPECIALIZED, Measurement, Results
 
 #: What is slower by less is never reported.
 LEAST_SLOWDOWN = 1.10
@@ -84,7 +84,7 @@ def compare(old: Results, new: Results) -> list[Change]:
     changes = []
     for key, old_cell, new_cell in own:
         ratios = [measure(new_cell.seconds) / measure(old_cell.seconds) for measure in (median, _lower_quartile, min)]
-        noise = sqrt(_standard_error(old_cell) ** 2 + _standard_error(new_cell) ** 2)
+        noise = sqrt(old_cell.standard_error**2 + new_cell.standard_error**2)
         changes.append(Change(key, min(ratios) / drift, max(LEAST_SLOWDOWN, 1.0 + ERRORS * noise)))
     return changes
 
@@ -102,8 +102,3 @@ def _drift(pairs: list[tuple[Measurement, Measurement]]) -> float:
 
 def _lower_quartile(seconds: list[float]) -> float:
     return quantiles(seconds, n=4, method="inclusive")[0] if len(seconds) > 1 else seconds[0]
-
-
-def _standard_error(cell: Cell) -> float:
-    """Of the median, as a share of it: for a normal distribution, from the distance of the quartiles."""
-    return 1.2533 * cell.spread / 0.6745 / sqrt(len(cell.seconds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from math import sqrt
 from os import PathLike
 from pathlib import Path
 from statistics import median, quantiles
@@ -60,6 +61,11 @@ class Cell:
             return 0.0
         low, _, high = quantiles(self.seconds, n=4, method="inclusive")
         return (high - low) / 2 / self.median
+
+    @property
+    def standard_error(self) -> float:
+        """Of the median, as a share of it: for a normal distribution, from the distance of the quartiles."""
+        return 1.2533 * self.spread / 0.6745 / sqrt(len(self.seconds))
 
 
 @dataclass(frozen=True)

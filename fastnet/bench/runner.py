@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +27,8 @@ from fastnet.validation import check_choice
 ROUNDS, QUICK_ROUNDS = 11, 3
 #: A workload's rounds end after so many seconds, when there have been three.
 LONGEST = 60.0
+#: A full run goes on until fastnet's median is known to such a share of itself, for so many rounds at most.
+SETTLED_ERROR, MOST_ROUNDS = 0.025, 99
 
 _GENERATED = {"startup": startup_workloads, "scaling": scaling_workloads}
 #: The names of all cases.
@@ -178,7 +180,13 @@ def measure(workload: Workload, peers: Sequence[Peer], rounds: int, threads: int
             measurement.peak.append(meter())
 
     rounds = min(rounds, workload.most_rounds or rounds)
-    taken = timing.interleave(prepared, times, rounds, LONGEST, measure_peak)
+
+    def is_settled(taken: Mapping[str, list[float]]) -> bool:
+        if rounds < ROUNDS or OWN not in cells or len(taken[OWN]) >= MOST_ROUNDS:
+            return True
+        return replace(cells[OWN], seconds=taken[OWN]).standard_error <= SETTLED_ERROR
+
+    taken = timing.interleave(prepared, times, rounds, LONGEST, measure_peak, is_settled)
     for name, cell in cells.items():
         cell.seconds[:] = [seconds / workload.units for seconds in taken[name]]
         measurement.cells.append(cell)

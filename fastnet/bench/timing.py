@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from statistics import median
 
 from fastnet.bench.workloads import Prepared
@@ -93,6 +94,7 @@ def interleave(
     rounds: int,
     longest: float = float("inf"),
     between: Callable[[], None] = lambda: None,
+    is_settled: Callable[[Mapping[str, list[float]]], bool] = lambda taken: True,
 ) -> dict[str, list[float]]:
     """Time all in turn, round after round.
 
@@ -103,11 +105,13 @@ def interleave(
     times : mapping of str to int
         How many runs are timed at once.
     rounds : int
-        The number of rounds.
+        The number of rounds, if that settles it.
     longest : float
         Seconds after which there are no more rounds than three.
     between : callable
         Called at the start of each round.
+    is_settled : callable
+        Called with the times so far after the last of the rounds; as long as it says no there are more of them.
 
     Returns
     -------
@@ -123,8 +127,10 @@ def interleave(
     """
     taken: dict[str, list[float]] = {name: [] for name in prepared}
     begin = clock()
-    for done in range(rounds):
-        if done >= LEAST_ROUNDS and clock() - begin > longest:
+    for done in count():
+        if done >= min(rounds, LEAST_ROUNDS) and clock() - begin > longest:
+            break
+        if done >= rounds and is_settled(taken):
             break
         between()
         for name, one in prepared.items():
