@@ -139,7 +139,7 @@ def test_info_sees_the_cpu_that_is_compiled_for(tmp_path: Path, monkeypatch: pyt
     described = json.loads(run(tmp_path, "-m", "fastnet", "info", "--json"))
     assert described["cpu"]["llvm_name"] == "nehalem"
     assert described["cpu"]["features"] == ["sse4.2"]
-    assert described["kernels"]["tile"] == {"rows": 2, "few_rows": 1, "vectors": 1}
+    assert described["kernels"]["tile"] == {"rows": 2, "few_rows": 1, "vectors": 1, "terms": 1}
     assert described["kernels"]["lanes"] == {"float32": 16, "float64": 8}
     assert described["versions"]["fastnet"] == fastnet.__version__
     assert described["threads"]["usable_cores"] == information.threads.usable_cores()

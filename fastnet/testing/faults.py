@@ -101,7 +101,11 @@ def _fused_multiply_add() -> Backend:
 
 
 def _libm_exp() -> Backend:
-    return reference_backend(arithmetic=variant(exact, exp=np.exp))
+    def exp(x: Array) -> Array:
+        # Not `np.exp`: where that is the C library's, its bits are nearly always those of the reference.
+        return np.exp2(x * x.dtype.type(np.log2(np.e)))
+
+    return reference_backend(arithmetic=variant(exact, exp=exp))
 
 
 def _dropped_row() -> Backend:
@@ -181,7 +185,7 @@ FAULTS = {
         ),
         Fault(
             "libm_exp",
-            "the exponential function, and so softmax, is NumPy's and the C library's",
+            "the exponential function, and so softmax, is a library's power of two",
             "exact.exp",
             _CASE,
             0,
