@@ -7,7 +7,9 @@ INSTALLED := $(VENV)/.installed
 # Settings of the caller that would lead to another Python's packages, or past the environment.
 unexport PYTHONHOME PYTHONPATH PIP_PREFIX PIP_TARGET PIP_USER
 
-.PHONY: demo test lint bench bench-quick peers
+QUICK := table parts suite asv ulp
+
+.PHONY: demo test lint bench peers check demo-quick verify bench-quick $(QUICK:%=quick-%)
 
 demo: $(INSTALLED)-plot
 	$(BIN)/python -m fastnet.bench.demo --output demo.png
@@ -26,14 +28,36 @@ bench: $(INSTALLED)-bench
 	$(BIN)/python -m fastnet.bench.parts
 	$(BIN)/python benchmarks/ulp.py
 
+# What can run side by side, because nobody looks at times; all from one extra, for two pips would be in each other's way.
+check: lint demo-quick verify bench-quick
+
+# The demo fails if a figure or a bit is off.
+demo-quick: $(INSTALLED)-dev
+	$(BIN)/python -m fastnet.bench.demo --quick
+
+verify: $(INSTALLED)-dev
+	$(BIN)/python -m fastnet verify
+
 # Runs every benchmark once: a broken one fails.
-bench-quick: $(INSTALLED)-bench
+bench-quick: $(QUICK:%=quick-%)
+
+$(QUICK:%=quick-%): $(INSTALLED)-dev
+
+quick-table:
 	$(BIN)/python -m fastnet bench --quick
+
+quick-parts:
 	$(BIN)/python -m fastnet.bench.parts --quick
+
+quick-suite:
 	$(BIN)/python -m pytest benchmarks --benchmark-disable --quick -q
+
+quick-asv:
 	$(BIN)/python -m asv machine --yes
 	$(BIN)/python -m asv check -E existing:$(BIN)/python
 	$(BIN)/python -m asv run -E existing:$(BIN)/python --quick --dry-run --show-stderr
+
+quick-ulp:
 	$(BIN)/python benchmarks/ulp.py --quick
 
 # What the benchmarks compare with, as far as pip has it: some gigabytes.

@@ -135,9 +135,16 @@ def test_rounds_end_when_they_take_too_long() -> None:
     assert len(timing.interleave(prepared, {"one": 1}, 4)["one"]) == 4
 
 
-def test_short_calls_are_repeated_until_they_can_be_timed() -> None:
-    prepared = Prepared(lambda times: timing.time.sleep(1e-4 * times), lambda: None, lambda: np.zeros(1))
-    assert timing.calls_in_a_turn(prepared) >= timing.LEAST_TURN / 5e-4
+def test_short_calls_are_repeated_until_they_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def run(times: int) -> None:
+        nonlocal now
+        now += 1e-4 * times
+
+    monkeypatch.setattr(timing, "clock", lambda: now)
+    times = timing.calls_in_a_turn(Prepared(run, lambda: None, lambda: np.zeros(1)))
+    assert timing.LEAST_TURN <= 1e-4 * times < 2 * timing.LEAST_TURN
 
 
 def test_flops_and_bytes() -> None:
