@@ -9,7 +9,7 @@ unexport PYTHONHOME PYTHONPATH PIP_PREFIX PIP_TARGET PIP_USER
 
 QUICK := table parts suite asv ulp
 
-.PHONY: demo test lint bench peers check demo-quick verify bench-quick $(QUICK:%=quick-%)
+.PHONY: demo test lint bench peers demo-quick verify bench-quick $(QUICK:%=quick-%)
 
 demo: $(INSTALLED)-plot
 	$(BIN)/python -m fastnet.bench.demo --output demo.png
@@ -28,9 +28,7 @@ bench: $(INSTALLED)-bench
 	$(BIN)/python -m fastnet.bench.parts
 	$(BIN)/python benchmarks/ulp.py
 
-# What can run side by side, because nobody looks at times; all from one extra, for two pips would be in each other's way.
-check: lint demo-quick verify bench-quick
-
+# From here on targets can be made side by side, all from one extra: two pips would be in each other's way.
 # The demo fails if a figure or a bit is off.
 demo-quick: $(INSTALLED)-dev
 	$(BIN)/python -m fastnet.bench.demo --quick
