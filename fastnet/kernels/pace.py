@@ -2,7 +2,7 @@
 
 Results have the same bits with any number of threads, so that the number may change at any time. What another thread
 gains depends on the machine, on how long a core waits for what another one has written, and on what else runs: on one
-machine two threads took 0.6 of one thread's time for a step of 784-512-10, and for one of 8-64-64-2 between 0.7 and 1.8.
+machine two threads took 0.6 of the time of one for a step of 784-512-10, and for 8-64-64-2 between 0.7 and 1.8 of it.
 """
 
 from __future__ import annotations
