@@ -1,8 +1,8 @@
 """Two runs of the benchmarks: what got slower, beyond the noise.
 
 A shared machine is faster at one time than at another: by how much, the other peers' times tell, whose code is the
-same in both runs. And it is disturbed for a while: a measurement is slower only if the median of its rounds, their
-lower quartile and the least of them all say so.
+same in both runs, and how far these differ in that tells how sure it is. And it is disturbed for a while: a
+measurement is slower only if the median of its rounds, their lower quartile and the least of them all say so.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from fastnet.bench.results import OWN, SPECIALIZED, Measurement, Results
 
 #: What is slower by less is never reported.
 LEAST_SLOWDOWN = 1.10
-#: Standard errors of the medians that a slow-down has to exceed.
+#: Standard errors, of the medians and of the machine's drift, that a slow-down has to exceed.
 ERRORS = 2.0
+#: Fewer changes than these have no scatter.
+LEAST_CHANGES = 4
 
 
 @dataclass(frozen=True)
@@ -80,24 +82,30 @@ def compare(old: Results, new: Results) -> list[Change]:
     ]
     if not own:
         raise ValueError("the runs have no measurement in common")
-    drift = _drift(pairs)
+    drift, scatter = _drift(pairs)
     changes = []
     for key, old_cell, new_cell in own:
         ratios = [measure(new_cell.seconds) / measure(old_cell.seconds) for measure in (median, _lower_quartile, min)]
-        noise = sqrt(old_cell.standard_error**2 + new_cell.standard_error**2)
+        noise = sqrt(old_cell.standard_error**2 + new_cell.standard_error**2 + scatter**2)
         changes.append(Change(key, min(ratios) / drift, max(LEAST_SLOWDOWN, 1.0 + ERRORS * noise)))
     return changes
 
 
-def _drift(pairs: list[tuple[Measurement, Measurement]]) -> float:
-    """How much more time the other peers took: the median over all their cells, or 1 without any."""
+def _drift(pairs: list[tuple[Measurement, Measurement]]) -> tuple[float, float]:
+    """How much more time the other peers took: the median over all their cells, and the cells' standard deviation.
+
+    Without any these are 1 and 0. The deviation is that of a normal distribution with the same quartiles.
+    """
     logs = [
         log(min(cell.seconds) / min(before.seconds))
         for then, now in pairs
         for cell in now.cells
         if cell.peer not in (OWN, SPECIALIZED) and (before := then.cell(cell.peer)) is not None
     ]
-    return exp(median(logs)) if logs else 1.0
+    if len(logs) < LEAST_CHANGES:
+        return exp(median(logs)) if logs else 1.0, 0.0
+    low, middle, high = quantiles(logs, n=4, method="inclusive")
+    return exp(middle), (high - low) / 2 / 0.6745
 
 
 def _lower_quartile(seconds: list[float]) -> float:
