@@ -29,7 +29,8 @@ from fastnet.kernels.tiles import (
 TERMS_AT_ONCE = 1024
 #: Rows times terms up to which a product is small.
 FEW_TERMS = 32
-#: Panels are packed for products with so many rows, if b has rows some pages apart or so many elements.
+#: Panels are packed for products with so many rows, if b has rows some pages apart or so many elements; those of one
+#: vector also if their rows crowd the sets that they share as more than so many lines would crowd all of a cache's.
 PACKED_FROM_ROWS = 32
 PACKED_FROM_SIZE = 1 << 17
 PACKED_FROM_LINES = 256
