@@ -1,9 +1,15 @@
-"""What several test files share: comparison of bits, and inputs that reach every exponent."""
+"""What several test files share: comparisons, where parameters are, and inputs that reach every exponent."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import mpmath as mp
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from fastnet.layout import buffer_size, parameter_views
 
 
 def integers(x: NDArray[np.floating]) -> NDArray[np.unsignedinteger]:
@@ -34,6 +40,21 @@ def assert_same_bits(actual: ArrayLike, desired: ArrayLike, what: str = "") -> N
         f"{where}{np.count_nonzero(different)} of {different.size} elements differ, the first at {index}: "
         f"{float(actual[index]).hex()} ({actual[index]!r}), not {float(desired[index]).hex()} ({desired[index]!r})"
     )
+
+
+def assert_within(
+    actual: NDArray[np.floating], desired: Sequence[mp.mpf], bound: NDArray[np.floating], points: Any
+) -> None:
+    """|actual - desired| <= bound for every element, in mpmath's arithmetic."""
+    flat = zip(actual.ravel().tolist(), desired, bound.ravel().tolist(), strict=True)
+    for index, (value, true, limit) in enumerate(flat):
+        assert abs(value - true) <= limit, f"at {np.ravel(points)[index]!r}: {value}, not {mp.nstr(true, 20)}"
+
+
+def positions_of(layout: NDArray[np.int64]) -> list[list[NDArray[np.int64]]]:
+    """Where in the buffer the weights are, and where the biases are."""
+    views = parameter_views(np.arange(buffer_size(layout), dtype=np.float64), layout)
+    return [[part.astype(np.int64) for part in parts] for parts in views]
 
 
 def bit_patterns(dtype: DTypeLike, n: int, seed: int) -> NDArray[np.floating]:
