@@ -28,7 +28,7 @@ bench: $(INSTALLED)-bench
 	$(BIN)/python -m fastnet.bench.parts
 	$(BIN)/python benchmarks/ulp.py
 
-# From here on targets can be made side by side, all from one extra: two pips would be in each other's way.
+# `lint` and what follows up to `bench-quick` can be made side by side: two extras would be two pips in each other's way.
 # The demo fails if a figure or a bit is off.
 demo-quick: $(INSTALLED)-dev
 	$(BIN)/python -m fastnet.bench.demo --quick

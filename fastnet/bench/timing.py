@@ -128,7 +128,7 @@ def interleave(
     taken: dict[str, list[float]] = {name: [] for name in prepared}
     begin = clock()
     for done in count():
-        if done >= min(rounds, LEAST_ROUNDS) and clock() - begin > longest:
+        if done >= LEAST_ROUNDS and clock() - begin > longest:
             break
         if done >= rounds and is_settled(taken):
             break
