@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
@@ -20,6 +20,18 @@ Array = NDArray[np.floating]
 
 class UnsupportedError(Exception):
     """A peer cannot do a case; the message says what is missing."""
+
+
+@cache
+def _arrays(case: Case) -> tuple[Array, Array, NDArray[np.int64] | None]:
+    """Inputs, targets and labels of a case: the same memory for all peers, which write to none of it."""
+    x, y, _ = case.data()
+    labels = None
+    if y.ndim == 1:
+        labels = y.astype(np.int64)
+        # One logistic output stands for two classes.
+        y = np.eye(max(2, case.layer_sizes[-1]))[labels][:, -case.layer_sizes[-1] :]
+    return np.ascontiguousarray(x, case.dtype), np.ascontiguousarray(y, case.dtype), labels
 
 
 class Problem:
@@ -42,17 +54,10 @@ class Problem:
     """
 
     def __init__(self, case: Case, threads: int | None = None) -> None:
-        x, y, _ = case.data()
         self.case = case
         self.threads = threads
         self.network: Network = case.network()
-        self.x: Array = np.ascontiguousarray(x, case.dtype)
-        self.labels: NDArray[np.int64] | None = None
-        if y.ndim == 1:
-            self.labels = y.astype(np.int64)
-            # One logistic output stands for two classes.
-            y = np.eye(max(2, case.layer_sizes[-1]))[self.labels][:, -case.layer_sizes[-1] :]
-        self.y: Array = np.ascontiguousarray(y, case.dtype)
+        self.x, self.y, self.labels = _arrays(case)
 
     @cached_property
     def optimizer(self) -> Optimizer:

@@ -66,10 +66,12 @@ class Specialized(Numba):
     is_everywhere: ClassVar[bool] = False
 
     def training(self, problem: Problem) -> Training:
-        from fastnet.kernels.plans import MOST_PRODUCTS
+        from fastnet.kernels.plans import MOST_PRODUCTS, most_outputs
 
-        n_weights = sum(weights.size for weights in problem.network.weights)
-        if n_weights > MOST_PRODUCTS or problem.batch_size > BLOCK_ROWS:
+        network = problem.network
+        n_weights = sum(weights.size for weights in network.weights)
+        is_wide = network.n_outputs > most_outputs(8 * network.dtype.itemsize)
+        if n_weights > MOST_PRODUCTS or is_wide or problem.batch_size > BLOCK_ROWS:
             raise UnsupportedError("is for small networks")
         return _Fit(problem, "numba", specialize=True)
 

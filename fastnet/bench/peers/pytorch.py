@@ -83,10 +83,7 @@ class TorchCompile(PyTorch):
         return _Loop(problem, compiled=True)
 
     def _predictor(self, model: Any, x: Any) -> Callable[[], Any]:
-        import torch
-
-        torch.compiler.reset()
-        return super()._predictor(torch.compile(model), x)
+        return super()._predictor(_compiled(model), x)
 
     def operation(self, name: str, arrays: tuple[Array, ...]) -> Callable[[], Any]:
         raise UnsupportedError("has PyTorch's operations")
@@ -94,6 +91,13 @@ class TorchCompile(PyTorch):
     @property
     def import_statement(self) -> None:
         return None
+
+
+def _compiled(function: Any) -> Any:
+    import torch
+
+    # Else it gives up on a function of which it has compiled eight versions, whosever they are.
+    return torch.compile(function, isolate_recompiles=True)
 
 
 def make_model(problem: Problem) -> Any:
@@ -154,9 +158,7 @@ class _Loop(Training):
         model = self.model
         self.loss: Any = lambda x, y: loss(model(x), y)
         if compiled:
-            # It gives up on a function of which it has compiled eight versions.
-            torch.compiler.reset()
-            self.loss = torch.compile(self.loss)
+            self.loss = _compiled(self.loss)
         self.x = torch.from_numpy(problem.x)
         is_labelled = problem.labels is not None and problem.case.loss == "cross_entropy"
         self.y = torch.from_numpy(problem.labels if is_labelled else problem.y)
