@@ -115,9 +115,10 @@ def test_rounds_go_on_until_they_settle_it() -> None:
         asked.append(len(taken["work"]))
         return len(asked) == 3
 
-    taken = timing.interleave(prepared, {"work": 1000}, 4, is_settled=is_settled)
+    rounds = timing.Rounds(prepared, {"work": 1000}, 4, is_settled=is_settled)
+    assert [rounds.take() for _ in range(7)] == [True] * 6 + [False]
     assert asked == [4, 5, 6]
-    assert len(taken["work"]) == 6
+    assert len(rounds.taken["work"]) == 6
 
 
 @pytest.mark.parametrize(("noise", "n_rounds"), [(0.0, runner.ROUNDS), (2.0, runner.MOST_ROUNDS)])
@@ -127,6 +128,20 @@ def test_a_disturbed_machine_gets_more_rounds(monkeypatch: pytest.MonkeyPatch, n
     (workload, *_) = get_workloads(["predict-one"], ["float32"], True)
     measurement = runner.measure(workload, [PEERS[OWN]], runner.ROUNDS, threads=1)
     assert len(measurement.cells[0].seconds) == n_rounds
+
+
+def test_workloads_take_turns_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[int] = []
+
+    def turn(prepared: Prepared, times: int) -> float:
+        timed.append(id(prepared))
+        return 1.0
+
+    monkeypatch.setattr(timing, "turn", turn)
+    results = runner.run(["notebook", "predict-one"], [OWN], ["float64"], quick=True)
+    assert [len(cell.seconds) for one in results.measurements for cell in one.cells] == [runner.QUICK_ROUNDS] * 4
+    assert len(set(timed[:4])) == 4
+    assert timed == timed[:4] * runner.QUICK_ROUNDS
 
 
 def test_rounds_end_when_they_take_too_long() -> None:

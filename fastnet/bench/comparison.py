@@ -1,22 +1,23 @@
 """Two runs of the benchmarks: what got slower, beyond the noise.
 
 A shared machine is faster at one time than at another: by how much, the other peers' times tell, whose code is the
-same in both runs, and how far these differ in that tells how sure it is. And it is disturbed for a while: a
-measurement is slower only if the median of its rounds, their lower quartile and the least of them all say so.
+same in both runs, and how far these differ in that tells how sure it is. A machine whose cores are shared has two
+speeds, each for some seconds: least times depend on whether the faster one was met, and medians jump where both are
+as frequent. So times are means of the middle half of the rounds, which are spread over the whole run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, log, sqrt
-from statistics import median, quantiles
+from math import exp, hypot, log
+from statistics import fmean, median, quantiles
 
-from fastnet.bench.results import OWN, SPECIALIZED, Measurement, Results
+from fastnet.bench.results import OWN, SPECIALIZED, Cell, Measurement, Results
 
 #: What is slower by less is never reported.
 LEAST_SLOWDOWN = 1.10
-#: Standard errors, of the medians and of the machine's drift, that a slow-down has to exceed.
-ERRORS = 2.0
+#: Standard errors, of both times and of the machine's drift, that a slow-down has to exceed.
+ERRORS = 3.0
 #: Fewer changes than these have no scatter.
 LEAST_CHANGES = 4
 
@@ -82,31 +83,38 @@ def compare(old: Results, new: Results) -> list[Change]:
     ]
     if not own:
         raise ValueError("the runs have no measurement in common")
-    drift, scatter = _drift(pairs)
+    drift, error = _drift(pairs)
     changes = []
     for key, old_cell, new_cell in own:
-        ratios = [measure(new_cell.seconds) / measure(old_cell.seconds) for measure in (median, _lower_quartile, min)]
-        noise = sqrt(old_cell.standard_error**2 + new_cell.standard_error**2 + scatter**2)
-        changes.append(Change(key, min(ratios) / drift, max(LEAST_SLOWDOWN, 1.0 + ERRORS * noise)))
+        noise = hypot(old_cell.standard_error, new_cell.standard_error, error)
+        ratio = _middle(new_cell) / _middle(old_cell) / drift
+        changes.append(Change(key, ratio, max(LEAST_SLOWDOWN, 1.0 + ERRORS * noise)))
     return changes
 
 
 def _drift(pairs: list[tuple[Measurement, Measurement]]) -> tuple[float, float]:
-    """How much more time the other peers took: the median over all their cells, and the cells' standard deviation.
+    """How much more time the other peers took: the median over all their cells, and how sure that is.
 
-    Without any these are 1 and 0. The deviation is that of a normal distribution with the same quartiles.
+    Without any cells these are 1 and 0. A cell shows its own error at least; where the cells differ by more, that is
+    the standard deviation of a normal distribution with the same quartiles.
     """
-    logs = [
-        log(min(cell.seconds) / min(before.seconds))
+    cells = [
+        (before, cell)
         for then, now in pairs
         for cell in now.cells
         if cell.peer not in (OWN, SPECIALIZED) and (before := then.cell(cell.peer)) is not None
     ]
-    if len(logs) < LEAST_CHANGES:
-        return exp(median(logs)) if logs else 1.0, 0.0
-    low, middle, high = quantiles(logs, n=4, method="inclusive")
-    return exp(middle), (high - low) / 2 / 0.6745
+    if not cells:
+        return 1.0, 0.0
+    logs = [log(_middle(cell) / _middle(before)) for before, cell in cells]
+    error = median(hypot(before.standard_error, cell.standard_error) for before, cell in cells)
+    if len(logs) >= LEAST_CHANGES:
+        low, _, high = quantiles(logs, n=4, method="inclusive")
+        error = max(error, (high - low) / 2 / 0.6745)
+    return exp(median(logs)), error
 
 
-def _lower_quartile(seconds: list[float]) -> float:
-    return quantiles(seconds, n=4, method="inclusive")[0] if len(seconds) > 1 else seconds[0]
+def _middle(cell: Cell) -> float:
+    """The mean of the middle half of the rounds."""
+    quarter = len(cell.seconds) // 4
+    return fmean(sorted(cell.seconds)[quarter : len(cell.seconds) - quarter])

@@ -27,8 +27,9 @@ from fastnet.validation import check_choice
 ROUNDS, QUICK_ROUNDS = 11, 3
 #: A workload's rounds end after so many seconds, when there have been three.
 LONGEST = 60.0
-#: A full run goes on until fastnet's median is known to such a share of itself, for so many rounds at most.
-SETTLED_ERROR, MOST_ROUNDS = 0.025, 99
+#: A full run goes on until fastnet's medians, but for points of curves, are known to such a share of themselves, for so
+#: many rounds at most. On a shared machine these differ by 3 % between two runs; medians known to 2.5 % differed by 5.
+SETTLED_ERROR, MOST_ROUNDS = 0.0125, 99
 
 _GENERATED = {"startup": startup_workloads, "scaling": scaling_workloads}
 #: The names of all cases.
@@ -76,7 +77,7 @@ def run(
     threads : int or None
         How many threads the process has been limited to, for the record.
     allocations : bool
-        Whether to count allocations too, in processes of their own.
+        Whether to count allocations too, in processes of their own; in a quick run those of fastnet only.
     show : callable
         Told what is done, how many workloads are finished, and of how many.
 
@@ -95,13 +96,27 @@ def run(
     machine = describe_machine() | {"packages": packages(wanted)}
     settings = {"quick": quick, "threads": threads or usable_cores(), "rounds": QUICK_ROUNDS if quick else ROUNDS}
     results = Results(datetime.now(UTC).isoformat(timespec="seconds"), machine, settings)
+    total = len(workloads) * (1 + settings["rounds"])
+    contests: list[Contest] = []
     for done, workload in enumerate(workloads):
-        show(workload.key, done, len(workloads))
+        show(f"{workload.key}: results", done, total)
         taking_part = [peer for peer in wanted if workload.name != "scaling" or peer.is_everywhere or peers]
-        results.measurements.append(measure(workload, taking_part, settings["rounds"], settings["threads"]))
+        contests.append(Contest(workload, taking_part, settings["rounds"], settings["threads"]))
+    results.measurements.extend(contest.measurement for contest in contests)
+    done = len(contests)
+    # A round of all workloads, then the next one: what disturbs a shared machine for seconds meets a part of a
+    # workload's rounds, not all of them.
+    while contests:
+        total = max(total, done + len(contests))
+        for contest in list(contests):
+            show(contest.workload.key, done, total)
+            done += 1
+            if not contest.take_round():
+                contests.remove(contest)
     if allocations:
-        show("allocations", len(workloads), len(workloads))
-        counted = count_allocations([peer.name for peer in wanted], cases, dtypes, quick)
+        show("allocations", total, total)
+        # Each peer is counted in a process that compiles all of its workloads anew.
+        counted = count_allocations([OWN] if quick else [peer.name for peer in wanted], cases, dtypes, quick)
         results.measurements[:] = [with_allocations(one, counted) for one in results.measurements]
     return results
 
@@ -124,73 +139,109 @@ def with_allocations(measurement: Measurement, counted: dict[str, float]) -> Mea
     return replace(measurement, cells=cells)
 
 
+class Contest:
+    """One workload on every peer that can do it: checked when this is made, then timed round by round.
+
+    Parameters
+    ----------
+    workload : Workload
+        The work.
+    peers : sequence of Peer
+        Who does it; fastnet is among them.
+    rounds : int
+        The number of rounds, if that settles it.
+    threads : int
+        How many cores the process has.
+
+    Attributes
+    ----------
+    measurement : Measurement
+        What was found so far; the times are there when there are no more rounds.
+    """
+
+    def __init__(self, workload: Workload, peers: Sequence[Peer], rounds: int, threads: int) -> None:
+        self.workload = workload
+        self.measurement = Measurement(
+            workload.name,
+            workload.title,
+            workload.dtype,
+            workload.unit,
+            workload.flops,
+            workload.n_bytes,
+            workload.bound,
+            axis=workload.axis,
+            value=workload.value,
+        )
+        prepared = self._check(peers)
+        times = {name: workload.runs or timing.calls_in_a_turn(one) for name, one in prepared.items()}
+        self._meter = _peak_meter(workload, threads)
+        rounds = min(rounds, workload.most_rounds or rounds)
+        self._goes_on = rounds >= ROUNDS and not workload.axis
+        self._rounds = timing.Rounds(prepared, times, rounds, LONGEST, self._measure_peak, self._is_settled)
+
+    def _check(self, peers: Sequence[Peer]) -> dict[str, Prepared]:
+        """What is ready to be timed, because its result is fastnet's; the others are told of in the measurement."""
+        measurement, workload = self.measurement, self.workload
+        desired: dict[Workload, Array] = {}
+        prepared: dict[str, Prepared] = {}
+        own = next(peer for peer in peers if peer.name == OWN)
+        for peer in peers:
+            reason = peer.absence()
+            if reason is not None:
+                measurement.absent[peer.label] = reason
+                continue
+            try:
+                done, note = workload.variant(peer)
+                start = timing.clock()
+                ready = done.prepare(peer)
+                ready.run(done.checked_runs)
+                first_seconds = timing.clock() - start
+                actual = np.array(ready.result())
+            except UnsupportedError as unsupported:
+                measurement.absent[peer.label] = str(unsupported)
+                continue
+            except Exception as error:  # noqa: BLE001
+                # One adapter's failure is not to lose the figures of the others.
+                measurement.wrong[peer.label] = f"it failed with {type(error).__name__}: {error}"
+                continue
+            if done not in desired:
+                desired[done] = actual if peer is own else _result(done, own)
+            difference = done.distance(actual, desired[done])
+            if not difference <= workload.bound:
+                measurement.wrong[peer.label] = (
+                    f"its result is {difference:.1e} from fastnet's, more than {workload.bound:.0e}"
+                )
+                continue
+            prepared[peer.name] = ready
+            known = None if peer is own else difference
+            measurement.cells.append(Cell(peer.name, peer.label, [], first_seconds, known, None, note))
+        return prepared
+
+    def _measure_peak(self) -> None:
+        if self._meter is not None:
+            self.measurement.peak.append(self._meter())
+
+    def _is_settled(self, taken: Mapping[str, list[float]]) -> bool:
+        cell = self.measurement.cell(OWN)
+        if not self._goes_on or cell is None or len(taken[OWN]) >= MOST_ROUNDS:
+            return True
+        return replace(cell, seconds=taken[OWN]).standard_error <= SETTLED_ERROR
+
+    def take_round(self) -> bool:
+        """Give every peer a turn, if there is to be one more; say so."""
+        if self._rounds.take():
+            return True
+        for cell in self.measurement.cells:
+            cell.seconds[:] = [seconds / self.workload.units for seconds in self._rounds.taken[cell.peer]]
+        return False
+
+
 def measure(workload: Workload, peers: Sequence[Peer], rounds: int, threads: int) -> Measurement:
     """Check and time one workload on every peer that can do it."""
-    measurement = Measurement(
-        workload.name,
-        workload.title,
-        workload.dtype,
-        workload.unit,
-        workload.flops,
-        workload.n_bytes,
-        workload.bound,
-        axis=workload.axis,
-        value=workload.value,
-    )
-    desired: dict[Workload, Array] = {}
-    prepared: dict[str, Prepared] = {}
-    cells: dict[str, Cell] = {}
-    own = next(peer for peer in peers if peer.name == OWN)
-    for peer in peers:
-        reason = peer.absence()
-        if reason is not None:
-            measurement.absent[peer.label] = reason
-            continue
-        try:
-            done, note = workload.variant(peer)
-            start = timing.clock()
-            ready = done.prepare(peer)
-            ready.run(done.checked_runs)
-            first_seconds = timing.clock() - start
-            actual = np.array(ready.result())
-        except UnsupportedError as unsupported:
-            measurement.absent[peer.label] = str(unsupported)
-            continue
-        except Exception as error:  # noqa: BLE001
-            # One adapter's failure is not to lose the figures of the others.
-            measurement.wrong[peer.label] = f"it failed with {type(error).__name__}: {error}"
-            continue
-        if done not in desired:
-            desired[done] = actual if peer is own else _result(done, own)
-        difference = done.distance(actual, desired[done])
-        if not difference <= workload.bound:
-            measurement.wrong[peer.label] = (
-                f"its result is {difference:.1e} from fastnet's, more than {workload.bound:.0e}"
-            )
-            continue
-        prepared[peer.name] = ready
-        cells[peer.name] = Cell(
-            peer.name, peer.label, [], first_seconds, None if peer is own else difference, None, note
-        )
-    times = {name: workload.runs or timing.calls_in_a_turn(one) for name, one in prepared.items()}
-    meter = _peak_meter(workload, threads)
-
-    def measure_peak() -> None:
-        if meter is not None:
-            measurement.peak.append(meter())
-
-    rounds = min(rounds, workload.most_rounds or rounds)
-
-    def is_settled(taken: Mapping[str, list[float]]) -> bool:
-        if rounds < ROUNDS or OWN not in cells or len(taken[OWN]) >= MOST_ROUNDS:
-            return True
-        return replace(cells[OWN], seconds=taken[OWN]).standard_error <= SETTLED_ERROR
-
-    taken = timing.interleave(prepared, times, rounds, LONGEST, measure_peak, is_settled)
-    for name, cell in cells.items():
-        cell.seconds[:] = [seconds / workload.units for seconds in taken[name]]
-        measurement.cells.append(cell)
-    return measurement
+    contest = Contest(workload, peers, rounds, threads)
+    while contest.take_round():
+        pass
+    return contest.measurement
 
 
 def _result(workload: Workload, peer: Peer) -> Array:

@@ -17,16 +17,17 @@ AXES: dict[str, tuple[int, ...]] = {
 }
 #: Of what does not change.
 WIDTH, DEPTH, BATCH = 64, 2, 128
-#: Multiplications of an epoch, about: a step of the largest networks takes some hundredths of a second.
-_WORK, _MOST_STEPS = 2e9, 40
+#: Multiplications of an epoch, about, and in a quick run: a step of the largest networks takes some hundredths of a
+#: second.
+_WORK, _QUICK_WORK, _MOST_STEPS = 2e9, 1e8, 40
 #: Enough for every class to be among them.
 _LEAST_SAMPLES = 256
 
 
-def network_case(width: int, depth: int, batch: int) -> Case:
-    """A classifier of ``depth`` hidden layers for ten classes, and an epoch of a few batches."""
+def network_case(width: int, depth: int, batch: int, work: float) -> Case:
+    """A classifier of ``depth`` hidden layers for ten classes, and an epoch of about so many multiplications."""
     sizes = (width, *(width,) * depth, 10)
-    steps = int(_WORK / (6 * batch * sum(a * b for a, b in pairwise(sizes))))
+    steps = int(work / (6 * batch * sum(a * b for a, b in pairwise(sizes))))
     n_samples = batch * max(-(-_LEAST_SAMPLES // batch), min(_MOST_STEPS, max(2, steps)))
     # A relu amplifies what is rounded differently, where it is at its kink, and results could not be compared.
     return replace(BENCHMARKS["tabular"], layer_sizes=sizes, activation="tanh", batch_size=batch, n_samples=n_samples)
@@ -35,14 +36,17 @@ def network_case(width: int, depth: int, batch: int) -> Case:
 def scaling_workloads(quick: bool) -> list[Workload]:
     """A workload for every point of every curve."""
     workloads: list[Workload] = []
+    work = _QUICK_WORK if quick else _WORK
     for dtype in DTYPES:
         for axis, values in AXES.items():
             for value in (values[0], values[len(values) // 2], values[-2]) if quick else values:
                 sizes = {"width": WIDTH, "depth": DEPTH, "batch": BATCH} | {axis: value}
                 workloads.append(
-                    Training("scaling", f"{axis} {value}", dtype, network_case(**sizes), axis=axis, value=value)
+                    Training(
+                        "scaling", f"{axis} {value}", dtype, network_case(**sizes, work=work), axis=axis, value=value
+                    )
                 )
-        case = network_case(WIDTH, DEPTH, 1024)
+        case = network_case(WIDTH, DEPTH, 1024, work)
         for threads in range(1, usable_cores() + 1):
             title = f"threads {threads}"
             workloads.append(Training("scaling", title, dtype, case, threads, axis="threads", value=threads))

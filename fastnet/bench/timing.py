@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 from statistics import median
 
 from fastnet.bench.workloads import Prepared
@@ -88,15 +87,8 @@ def median_ratio(these: Sequence[float], those: Sequence[float]) -> float:
     return median(a / b for a, b in zip(these, those, strict=True))
 
 
-def interleave(
-    prepared: Mapping[str, Prepared],
-    times: Mapping[str, int],
-    rounds: int,
-    longest: float = float("inf"),
-    between: Callable[[], None] = lambda: None,
-    is_settled: Callable[[Mapping[str, list[float]]], bool] = lambda taken: True,
-) -> dict[str, list[float]]:
-    """Time all in turn, round after round.
+class Rounds:
+    """Rounds in which everything that is prepared has a turn.
 
     Parameters
     ----------
@@ -107,11 +99,56 @@ def interleave(
     rounds : int
         The number of rounds, if that settles it.
     longest : float
-        Seconds after which there are no more rounds than three.
+        Seconds of rounds after which there are no more than three.
     between : callable
         Called at the start of each round.
     is_settled : callable
         Called with the times so far after the last of the rounds; as long as it says no there are more of them.
+
+    Attributes
+    ----------
+    taken : dict of str to list of float
+        Seconds of one run, an entry for each round.
+    """
+
+    def __init__(
+        self,
+        prepared: Mapping[str, Prepared],
+        times: Mapping[str, int],
+        rounds: int,
+        longest: float = float("inf"),
+        between: Callable[[], None] = lambda: None,
+        is_settled: Callable[[Mapping[str, list[float]]], bool] = lambda taken: True,
+    ) -> None:
+        self.taken: dict[str, list[float]] = {name: [] for name in prepared}
+        self._prepared, self._times = prepared, times
+        self._rounds, self._longest = rounds, longest
+        self._between, self._is_settled = between, is_settled
+        self._done, self._spent = 0, 0.0
+
+    def take(self) -> bool:
+        """Take one more round, if there is to be one; say so."""
+        if self._done >= LEAST_ROUNDS and self._spent > self._longest:
+            return False
+        if self._done >= self._rounds and self._is_settled(self.taken):
+            return False
+        begin = clock()
+        self._between()
+        for name, one in self._prepared.items():
+            self.taken[name].append(turn(one, self._times[name]))
+        self._done += 1
+        self._spent += clock() - begin
+        return True
+
+
+def interleave(
+    prepared: Mapping[str, Prepared],
+    times: Mapping[str, int],
+    rounds: int,
+    longest: float = float("inf"),
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Time all in turn, round after round; the arguments are those of `Rounds`.
 
     Returns
     -------
@@ -125,14 +162,7 @@ def interleave(
     >>> [0.009 < s < 1 for s in taken["idle"]]
     [True, True]
     """
-    taken: dict[str, list[float]] = {name: [] for name in prepared}
-    begin = clock()
-    for done in count():
-        if done >= LEAST_ROUNDS and clock() - begin > longest:
-            break
-        if done >= rounds and is_settled(taken):
-            break
-        between()
-        for name, one in prepared.items():
-            taken[name].append(turn(one, times[name]))
-    return taken
+    all_rounds = Rounds(prepared, times, rounds, longest, between)
+    while all_rounds.take():
+        pass
+    return all_rounds.taken
