@@ -189,8 +189,8 @@ def test_a_slow_down_is_found_on_a_machine_of_two_speeds() -> None:
 
 def test_what_varies_as_much_as_the_peers_do_is_hardly_a_slow_down() -> None:
     found = [slower(noisy(1.0, seed, scatter=0.1), noisy(1.0, 300 + seed, scatter=0.1)) for seed in range(100)]
-    # Beyond three standard deviations lies 0.1 % of a normal distribution; from the quartiles of nine values one is known
-    # to a half, and beyond 1.5 lie 7 %. Without regard to the peers it would be a quarter.
+    # Beyond three standard deviations lies 0.1 % of a normal distribution; from the quartiles of nine values one is
+    # known to a half, and beyond 1.5 lie 7 %. Without regard to the peers it would be a quarter.
     assert sum(map(len, found)) <= 0.07 * 3 * len(found)
 
 
