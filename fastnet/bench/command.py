@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", metavar="NAMES", help="comma-separated; fastnet and the NumPy loop always take part")
     parser.add_argument("--dtype", choices=(*DTYPES, "both"), default="both")
     parser.add_argument("--threads", metavar="N", type=int, help="give the process, and so every library, N cores only")
-    parser.add_argument("--quick", action="store_true", help="fewer samples, epochs and rounds: to see that it works")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer samples, epochs and rounds, and allocations of fastnet only: to see that it works",
+    )
     parser.add_argument(
         "--no-allocations", action="store_true", help="do not count allocations, which takes processes of their own"
     )
