@@ -144,6 +144,21 @@ def test_workloads_take_turns_round_by_round(monkeypatch: pytest.MonkeyPatch) ->
     assert timed == timed[:4] * runner.QUICK_ROUNDS
 
 
+def test_quick_processes_are_timed_while_they_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def started(command: list[str], **settings: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        timing.time.sleep(0.05)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", started)
+    (workload,) = (one for one in runner.workloads_of(["startup"], ["float64"], quick=True) if one.title == "import")
+    measurement = runner.measure(workload, [PEERS[OWN]], runner.QUICK_ROUNDS, threads=1)
+    assert len(commands) == 1
+    assert 0.05 <= measurement.cells[0].median < 0.2
+
+
 def test_rounds_end_when_they_take_too_long() -> None:
     prepared = recorded({"one": 0.01}, [])
     assert len(timing.interleave(prepared, {"one": 1}, 8, longest=0.0)["one"]) == timing.LEAST_ROUNDS

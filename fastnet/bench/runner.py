@@ -172,10 +172,12 @@ class Contest:
             axis=workload.axis,
             value=workload.value,
         )
+        #: Seconds of the checked runs, which are the only ones of a workload without rounds.
+        self._checked: dict[str, float] = {}
         prepared = self._check(peers)
         times = {name: workload.runs or timing.calls_in_a_turn(one) for name, one in prepared.items()}
         self._meter = _peak_meter(workload, threads)
-        rounds = min(rounds, workload.most_rounds or rounds)
+        rounds = rounds if workload.most_rounds is None else min(rounds, workload.most_rounds)
         self._goes_on = rounds >= ROUNDS and not workload.axis
         self._rounds = timing.Rounds(prepared, times, rounds, LONGEST, self._measure_peak, self._is_settled)
 
@@ -194,8 +196,9 @@ class Contest:
                 done, note = workload.variant(peer)
                 start = timing.clock()
                 ready = done.prepare(peer)
+                run_start = timing.clock()
                 ready.run(done.checked_runs)
-                first_seconds = timing.clock() - start
+                end = timing.clock()
                 actual = np.array(ready.result())
             except UnsupportedError as unsupported:
                 measurement.absent[peer.label] = str(unsupported)
@@ -213,8 +216,9 @@ class Contest:
                 )
                 continue
             prepared[peer.name] = ready
+            self._checked[peer.name] = (end - run_start) / done.checked_runs
             known = None if peer is own else difference
-            measurement.cells.append(Cell(peer.name, peer.label, [], first_seconds, known, None, note))
+            measurement.cells.append(Cell(peer.name, peer.label, [], end - start, known, None, note))
         return prepared
 
     def _measure_peak(self) -> None:
@@ -232,7 +236,8 @@ class Contest:
         if self._rounds.take():
             return True
         for cell in self.measurement.cells:
-            cell.seconds[:] = [seconds / self.workload.units for seconds in self._rounds.taken[cell.peer]]
+            taken = self._rounds.taken[cell.peer] or [self._checked[cell.peer]]
+            cell.seconds[:] = [seconds / self.workload.units for seconds in taken]
         return False
 
 

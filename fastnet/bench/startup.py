@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -65,26 +66,27 @@ class Process(Workload):
             # What it cannot do is known here, not in the process.
             peer.training(self.training.problem())
             code = f"from fastnet.bench.startup import train; train({peer.name!r}, {self.dtype!r}, {self.epochs})"
-        environment = dict(os.environ)
-        folder = tempfile.TemporaryDirectory(prefix="fastnet-bench-")
         printed: list[str] = []
 
-        def reset() -> None:
-            if self.cold:
-                environment["FASTNET_CACHE_DIR"] = tempfile.mkdtemp(dir=folder.name)
+        def start(environment: Mapping[str, str]) -> None:
+            ran = subprocess.run(
+                [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+            )
+            printed[:] = ran.stdout.splitlines()
 
         def run(times: int) -> None:
             for _ in range(times):
-                ran = subprocess.run(
-                    [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-                )
-                printed[:] = ran.stdout.splitlines()
+                if self.cold:
+                    with tempfile.TemporaryDirectory(prefix="fastnet-bench-") as folder:
+                        start(os.environ | {"FASTNET_CACHE_DIR": folder})
+                else:
+                    start(os.environ)
 
         def result() -> Array:
             # An import has no result; one that fails ends in an error.
             return np.array(json.loads(printed[-1]), self.dtype) if self.epochs else np.zeros(1)
 
-        return Prepared(run, reset, result)
+        return Prepared(run, lambda: None, result)
 
     def distance(self, actual: Array, desired: Array) -> float:
         """As for the training."""
@@ -102,8 +104,8 @@ def train(peer: str, dtype: str, epochs: int) -> None:
 
 
 def startup_workloads(quick: bool) -> list[Workload]:
-    """Imports, first fits and whole processes."""
-    rounds, cold_rounds = (1, 1) if quick else (None, 3)
+    """Imports, first fits and whole processes; in a quick run each is started once, to be checked and timed."""
+    rounds, cold_rounds = (0, 0) if quick else (None, 3)
     workloads: list[Workload] = [Process("startup", "import", "float64", 0, most_rounds=rounds)]
     for dtype in DTYPES:
         workloads.append(Process("startup", "first fit, kernels in the cache", dtype, 1, most_rounds=rounds))

@@ -53,7 +53,7 @@ class Workload(ABC):
     axis, value : str, float
         For the points of a curve: what changes, and its value.
     most_rounds : int or None
-        The most rounds that it is worth; None means no limit.
+        The most rounds that it is worth; None means no limit. Without rounds its time is that of the checked run.
     """
 
     name: str
