@@ -24,29 +24,29 @@ _WORK, _QUICK_WORK, _MOST_STEPS = 2e9, 1e8, 40
 _LEAST_SAMPLES = 256
 
 
-def network_case(width: int, depth: int, batch: int, work: float) -> Case:
-    """A classifier of ``depth`` hidden layers for ten classes, and an epoch of about so many multiplications."""
+def network_case(width: int, depth: int, batch: int, quick: bool) -> Case:
+    """A classifier of ``depth`` hidden layers for ten classes, and an epoch of a few batches."""
     sizes = (width, *(width,) * depth, 10)
-    steps = int(work / (6 * batch * sum(a * b for a, b in pairwise(sizes))))
+    steps = int((_QUICK_WORK if quick else _WORK) / (6 * batch * sum(a * b for a, b in pairwise(sizes))))
     n_samples = batch * max(-(-_LEAST_SAMPLES // batch), min(_MOST_STEPS, max(2, steps)))
     # A relu amplifies what is rounded differently, where it is at its kink, and results could not be compared.
-    return replace(BENCHMARKS["tabular"], layer_sizes=sizes, activation="tanh", batch_size=batch, n_samples=n_samples)
+    case = replace(BENCHMARKS["tabular"], layer_sizes=sizes, activation="tanh", batch_size=batch, n_samples=n_samples)
+    return replace(case, epochs=1) if quick else case
 
 
 def scaling_workloads(quick: bool) -> list[Workload]:
     """A workload for every point of every curve."""
     workloads: list[Workload] = []
-    work = _QUICK_WORK if quick else _WORK
     for dtype in DTYPES:
         for axis, values in AXES.items():
             for value in (values[0], values[len(values) // 2], values[-2]) if quick else values:
                 sizes = {"width": WIDTH, "depth": DEPTH, "batch": BATCH} | {axis: value}
                 workloads.append(
                     Training(
-                        "scaling", f"{axis} {value}", dtype, network_case(**sizes, work=work), axis=axis, value=value
+                        "scaling", f"{axis} {value}", dtype, network_case(**sizes, quick=quick), axis=axis, value=value
                     )
                 )
-        case = network_case(WIDTH, DEPTH, 1024, work)
+        case = network_case(WIDTH, DEPTH, 1024, quick)
         for threads in range(1, usable_cores() + 1):
             title = f"threads {threads}"
             workloads.append(Training("scaling", title, dtype, case, threads, axis="threads", value=threads))

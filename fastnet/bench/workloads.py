@@ -345,7 +345,7 @@ def _all_workloads(quick: bool) -> dict[str, list[Workload]]:
     def samples(n_samples: int) -> dict[str, int]:
         return {"n_samples": n_samples, "epochs": 1} if quick else {}
 
-    few = {"epochs": 1001} if quick else {}
+    few = {"epochs": 501} if quick else {}
     return {
         "notebook": _training("notebook", "3-4-1, sigmoid, 4 samples", **few),
         "notebook-bias": _training("notebook-bias", "4-3-1, sigmoid, biases, 3 samples", **few),
