@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastnet.bench import allocations, runner, timing
+from fastnet.bench import allocations, contest, runner, timing
 from fastnet.bench.peak import FlopsMeter, bandwidth
 from fastnet.bench.peers import PEERS
 from fastnet.bench.peers.base import Problem
@@ -121,12 +121,12 @@ def test_rounds_go_on_until_they_settle_it() -> None:
     assert len(rounds.taken["work"]) == 6
 
 
-@pytest.mark.parametrize(("noise", "n_rounds"), [(0.0, runner.ROUNDS), (2.0, runner.MOST_ROUNDS)])
+@pytest.mark.parametrize(("noise", "n_rounds"), [(0.0, contest.ROUNDS), (2.0, contest.MOST_ROUNDS)])
 def test_a_disturbed_machine_gets_more_rounds(monkeypatch: pytest.MonkeyPatch, noise: float, n_rounds: int) -> None:
     random = np.random.default_rng(0)
     monkeypatch.setattr(timing, "turn", lambda prepared, times: 1.0 + noise * random.random())
     (workload, *_) = get_workloads(["predict-one"], ["float32"], True)
-    measurement = runner.measure(workload, [PEERS[OWN]], runner.ROUNDS, threads=1)
+    measurement = contest.measure(workload, [PEERS[OWN]], contest.ROUNDS, threads=1)
     assert len(measurement.cells[0].seconds) == n_rounds
 
 
@@ -139,9 +139,9 @@ def test_workloads_take_turns_round_by_round(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(timing, "turn", turn)
     results = runner.run(["notebook", "predict-one"], [OWN], ["float64"], quick=True)
-    assert [len(cell.seconds) for one in results.measurements for cell in one.cells] == [runner.QUICK_ROUNDS] * 4
+    assert [len(cell.seconds) for one in results.measurements for cell in one.cells] == [contest.QUICK_ROUNDS] * 4
     assert len(set(timed[:4])) == 4
-    assert timed == timed[:4] * runner.QUICK_ROUNDS
+    assert timed == timed[:4] * contest.QUICK_ROUNDS
 
 
 def test_quick_processes_are_timed_while_they_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def test_quick_processes_are_timed_while_they_are_checked(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(subprocess, "run", started)
     (workload,) = (one for one in runner.workloads_of(["startup"], ["float64"], quick=True) if one.title == "import")
-    measurement = runner.measure(workload, [PEERS[OWN]], runner.QUICK_ROUNDS, threads=1)
+    measurement = contest.measure(workload, [PEERS[OWN]], contest.QUICK_ROUNDS, threads=1)
     assert len(commands) == 1
     assert 0.05 <= measurement.cells[0].median < 0.2
 

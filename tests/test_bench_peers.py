@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastnet.bench import runner
+from fastnet.bench import contest
 from fastnet.bench.peers import PEERS, get_peers
 from fastnet.bench.peers.base import Peer, Problem, UnsupportedError
 from fastnet.bench.peers.fastnet_backends import Numba
@@ -98,7 +98,7 @@ class _Faulty(Numba):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_other_arithmetic_is_refused(changes: dict[str, object], dtype: str) -> None:
     (workload,) = get_workloads(["digits"], [dtype], quick=True)
-    measurement = runner.measure(small(workload), [PEERS[OWN], _Faulty(**changes)], rounds=1, threads=1)
+    measurement = contest.measure(small(workload), [PEERS[OWN], _Faulty(**changes)], rounds=1, threads=1)
     assert set(measurement.wrong) == {"faulty"}
     assert "from fastnet's, more than" in measurement.wrong["faulty"]
     assert [cell.peer for cell in measurement.cells] == [OWN]
@@ -112,7 +112,7 @@ def test_an_adapter_that_fails_loses_only_its_own_figures() -> None:
             raise RuntimeError("out of order")
 
     (workload,) = get_workloads(["notebook"], ["float64"], quick=True)
-    measurement = runner.measure(workload, [PEERS[OWN], Failing()], rounds=1, threads=1)
+    measurement = contest.measure(workload, [PEERS[OWN], Failing()], rounds=1, threads=1)
     assert measurement.wrong == {"failing": "it failed with RuntimeError: out of order"}
     assert [cell.peer for cell in measurement.cells] == [OWN]
 
@@ -123,7 +123,7 @@ def test_absent_peers_say_why() -> None:
 
     (workload,) = get_workloads(["notebook"], ["float64"], quick=True)
     peers = [PEERS[OWN], Absent(), PEERS["onnxruntime"]]
-    measurement = runner.measure(workload, peers, rounds=1, threads=1)
+    measurement = contest.measure(workload, peers, rounds=1, threads=1)
     assert measurement.absent["absent"] == "nosuchthing is not installed"
     assert "ONNX Runtime" in measurement.absent
 

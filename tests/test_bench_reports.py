@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastnet.__main__ import main
-from fastnet.bench import comparison, documents, page, plot, runner, summary, table
+from fastnet.bench import comparison, contest, documents, page, plot, runner, summary, table
 from fastnet.bench.peers import PEERS
 from fastnet.bench.results import FORMAT, Cell, Measurement, Results, read_results
 from fastnet.bench.workloads import get_workloads
@@ -263,7 +263,7 @@ def test_the_command_measures_writes_and_compares(tmp_path: Path, capsys: pytest
     found = read_results(first)
     assert [one.key for one in found.measurements] == ["notebook, 3-4-1, sigmoid, 4 samples, float64"]
     assert [cell.peer for cell in found.measurements[0].cells] == ["numba", "numpy-loop", "numpy"]
-    assert all(len(cell.seconds) == runner.QUICK_ROUNDS for cell in found.measurements[0].cells)
+    assert all(len(cell.seconds) == contest.QUICK_ROUNDS for cell in found.measurements[0].cells)
     assert page_path.exists()
     assert picture.exists()
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastnet.bench import roofline, timing
+from fastnet.bench.contest import LONGEST, QUICK_ROUNDS, ROUNDS
 from fastnet.bench.documents import write_generated
 from fastnet.bench.part_kernel import ALL, PARTS, bit_of, repeat_parts
 from fastnet.bench.part_tables import FIT, IN_TURN, NAME, TRAIN, parts_text, with_threads
@@ -23,7 +24,6 @@ from fastnet.bench.part_work import works_of
 from fastnet.bench.peak import FlopsMeter, bandwidth
 from fastnet.bench.peers import PEERS
 from fastnet.bench.results import OWN, Cell, Measurement, Results
-from fastnet.bench.runner import LONGEST, QUICK_ROUNDS, ROUNDS
 from fastnet.bench.workloads import Prepared, Training, get_workloads
 from fastnet.contract import N_SUMS, STOP_EPOCH, Objective, Progress, Samples, Update
 from fastnet.kernels.network import workspace_size

@@ -96,8 +96,11 @@ class TorchCompile(PyTorch):
 def _compiled(function: Any) -> Any:
     import torch
 
-    # Else it gives up on a function of which it has compiled eight versions, whosever they are.
-    return torch.compile(function, isolate_recompiles=True)
+    try:
+        # Else it gives up on a function of which it has compiled eight versions, whosever they are.
+        return torch.compile(function, isolate_recompiles=True)
+    except TypeError as error:
+        raise UnsupportedError("needs PyTorch 2.13 or newer") from error
 
 
 def make_model(problem: Problem) -> Any:
