@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,21 +131,40 @@ def test_every_peer_has_a_colour() -> None:
 # What is slower than before
 
 
+def a_run(factor: float, peers: dict[str, float], times: Callable[[], np.ndarray]) -> Results:
+    """Three cases on peers of some speed, with the times of a cell's rounds; fastnet takes a factor more on digits."""
+    measurements = []
+    for case in ("notebook", "digits", "tabular"):
+        cells = []
+        for peer, base in peers.items():
+            slowed = factor if (peer, case) == ("numba", "digits") else 1.0
+            cells.append(Cell(peer, peer, list(base * slowed * times())))
+        measurements.append(Measurement(case, "", "float32", "step", cells=cells))
+    return results(*measurements)
+
+
 def noisy(factor: float, seed: int, drift: float = 1.0, scatter: float = 0.0) -> Results:
-    """A run on a machine of some speed, of whose rounds a tenth is disturbed; fastnet takes a factor more on digits.
+    """A run on a machine of some speed, of whose rounds a tenth is disturbed.
 
     The machine is slower for one cell than for another by a standard deviation of ``scatter``.
     """
     rng = np.random.default_rng(seed)
-    measurements = []
-    for case in ("notebook", "digits", "tabular"):
-        cells = []
-        for peer, base in (("numba", 1.0), ("numpy-loop", 5.0), ("jax", 2.0), ("scikit-learn", 8.0)):
-            disturbed = 1.0 + 0.5 * rng.random(11) * (rng.random(11) < 0.1)
-            times = base * drift * rng.lognormal(0.0, scatter) * disturbed * rng.lognormal(0.0, 0.02, 11)
-            cells.append(Cell(peer, peer, list(times * (factor if (peer, case) == ("numba", "digits") else 1.0))))
-        measurements.append(Measurement(case, "", "float32", "step", cells=cells))
-    return results(*measurements)
+
+    def times() -> np.ndarray:
+        disturbed = 1.0 + 0.5 * rng.random(11) * (rng.random(11) < 0.1)
+        return drift * rng.lognormal(0.0, scatter) * disturbed * rng.lognormal(0.0, 0.02, 11)
+
+    return a_run(factor, {"numba": 1.0, "numpy-loop": 5.0, "jax": 2.0, "scikit-learn": 8.0}, times)
+
+
+def two_speeds(factor: float, seed: int, share: float) -> Results:
+    """A run on a machine that is slower by 1.6 for a share of the rounds."""
+    rng = np.random.default_rng(seed)
+
+    def times() -> np.ndarray:
+        return np.where(rng.random(99) < share, 1.6, 1.0) * rng.lognormal(0.0, 0.05, 99)
+
+    return a_run(factor, {"numba": 1.0, "numpy-loop": 5.0}, times)
 
 
 def slower(old: Results, new: Results) -> list[str]:
@@ -161,19 +181,6 @@ def test_a_slow_down_is_found_where_it_is(drift: float) -> None:
 def test_noise_and_a_slower_machine_are_not_slow_downs(drift: float) -> None:
     for seed in range(50):
         assert slower(noisy(1.0, seed), noisy(1.0, 200 + seed, drift)) == []
-
-
-def two_speeds(factor: float, seed: int, share: float) -> Results:
-    """A run on a machine that is slower by 1.6 for a share of the rounds."""
-    rng = np.random.default_rng(seed)
-    measurements = []
-    for case in ("notebook", "digits", "tabular"):
-        cells = []
-        for peer, base in (("numba", 1.0), ("numpy-loop", 5.0)):
-            times = base * np.where(rng.random(99) < share, 1.6, 1.0) * rng.lognormal(0.0, 0.05, 99)
-            cells.append(Cell(peer, peer, list(times * (factor if (peer, case) == ("numba", "digits") else 1.0))))
-        measurements.append(Measurement(case, "", "float32", "step", cells=cells))
-    return results(*measurements)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.6, 0.8])
