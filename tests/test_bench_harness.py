@@ -15,7 +15,8 @@ import pytest
 from fastnet.bench import allocations, contest, runner, timing
 from fastnet.bench.peak import FlopsMeter, bandwidth
 from fastnet.bench.peers import PEERS
-from fastnet.bench.peers.base import Problem
+from fastnet.bench.peers.base import Problem, UnsupportedError
+from fastnet.bench.peers.numpy_loop import NumpyLoop
 from fastnet.bench.results import OWN
 from fastnet.bench.workloads import Operation, Prepared, Training, get_workloads
 from fastnet.testing.cases import BENCHMARKS
@@ -157,6 +158,23 @@ def test_quick_processes_are_timed_while_they_are_checked(monkeypatch: pytest.Mo
     measurement = contest.measure(workload, [PEERS[OWN]], contest.QUICK_ROUNDS, threads=1)
     assert len(commands) == 1
     assert measurement.cells[0].seconds == [0.5]
+
+
+def test_quick_runs_start_no_training_of_a_library_that_has_to_be_installed() -> None:
+    fits = [one for one in runner.workloads_of(["startup"], ["float64"], quick=True) if one.title != "import"]
+    full = [one for one in runner.workloads_of(["startup"], ["float64"], quick=False) if one.title != "import"]
+    assert [one.title for one in fits] == [one.title for one in full]
+
+    class Elsewhere(NumpyLoop):
+        distribution = "elsewhere"
+
+    for quick_one, one in zip(fits, full, strict=True):
+        quick_one.prepare(PEERS[OWN])
+        if "empty cache" not in one.title:
+            quick_one.prepare(NumpyLoop())
+            one.prepare(Elsewhere())
+            with pytest.raises(UnsupportedError, match="quick"):
+                quick_one.prepare(Elsewhere())
 
 
 def test_rounds_end_when_they_take_too_long() -> None:

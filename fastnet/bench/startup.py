@@ -28,10 +28,13 @@ class Process(Workload):
         For how long it trains; with 0 it only imports.
     cold : bool
         Whether fastnet's cache of kernels is empty before.
+    installed : bool
+        Whether libraries that have to be installed take part: PyTorch needs ten seconds on a slow core.
     """
 
     epochs: int
     cold: bool = False
+    installed: bool = True
 
     unit: ClassVar[str] = "process"
     bounds: ClassVar[dict[str, float]] = Training.bounds
@@ -61,6 +64,8 @@ class Process(Workload):
     def prepare(self, peer: Peer) -> Prepared:
         if peer.import_statement is None or (self.cold and peer.name != "numba"):
             raise UnsupportedError("is not started in processes of its own" if not self.cold else "has no such cache")
+        if peer.distribution and not self.installed:
+            raise UnsupportedError("only imports in a quick run")
         code = peer.import_statement
         if self.epochs:
             # What it cannot do is known here, not in the process.
@@ -104,12 +109,19 @@ def train(peer: str, dtype: str, epochs: int) -> None:
 
 
 def startup_workloads(quick: bool) -> list[Workload]:
-    """Imports, first fits and whole processes; in a quick run each is started once, to be checked and timed."""
+    """Imports, first fits and whole processes.
+
+    In a quick run each is started once, to be checked and timed, and of other libraries than NumPy the imports only.
+    """
     rounds, cold_rounds = (0, 0) if quick else (None, 3)
+
+    def fit(title: str, dtype: str, epochs: int) -> Process:
+        return Process("startup", title, dtype, epochs, installed=not quick, most_rounds=rounds)
+
     workloads: list[Workload] = [Process("startup", "import", "float64", 0, most_rounds=rounds)]
     for dtype in DTYPES:
-        workloads.append(Process("startup", "first fit, kernels in the cache", dtype, 1, most_rounds=rounds))
+        workloads.append(fit("first fit, kernels in the cache", dtype, 1))
         workloads.append(Process("startup", "first fit, empty cache", dtype, 1, cold=True, most_rounds=cold_rounds))
     epochs = BENCHMARKS["notebook"].epochs
-    workloads.append(Process("startup", f"notebook, {epochs} epochs", "float64", epochs, most_rounds=rounds))
+    workloads.append(fit(f"notebook, {epochs} epochs", "float64", epochs))
     return workloads
