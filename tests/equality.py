@@ -7,13 +7,15 @@ from dataclasses import replace
 
 from numba.core import registry
 
-from fastnet.testing.cases import NOTEBOOK, Case, covering_cases, small_cases
+from fastnet.testing.cases import BENCHMARKS, NOTEBOOK, Case, covering_cases, small_cases
 from fastnet.testing.rungs import digest
 
 
 def cpu_cases() -> list[Case]:
-    """Cases that use every function of the kernels, and the notebook at its length."""
-    return [*covering_cases().values(), NOTEBOOK, replace(NOTEBOOK, dtype="float32")]
+    """Cases that use every function of the kernels, the notebook at its length, and one of larger matrices."""
+    digits = replace(BENCHMARKS["digits"], epochs=1, n_samples=209)
+    others = [replace(case, dtype=dtype) for case in (NOTEBOOK, digits) for dtype in ("float64", "float32")]
+    return [*covering_cases().values(), *others]
 
 
 def main() -> None:

@@ -46,8 +46,8 @@ PAIRS: dict[str, tuple[ModuleType, list[ModuleType]]] = {
 }
 
 #: Modules of the kernels that hold no functions on arrays: what the others are built of.
-BUILDING_BLOCKS = {"cache", "compiler", "formulas", "jit", "memory", "plans", "products", "regions", "simd", "small"}
-BUILDING_BLOCKS |= {"pace", "team", "threads", "tiles", "tracing", "trainers", "workspace"}
+BUILDING_BLOCKS = {"cache", "compiler", "formulas", "jit", "memory", "packing", "plans", "products", "regions", "simd"}
+BUILDING_BLOCKS |= {"pace", "small", "team", "threads", "tiles", "tracing", "trainers", "workspace"}
 
 #: Public functions and classes that have no twin, and why.
 HELPERS = {
@@ -180,8 +180,9 @@ def fma_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
     yield Call(tuple(matrix(rng, dtype, 3, 7) for _ in range(3)))
 
 
-#: Rows, terms and columns: nothing to sum, less than a vector, whole vectors, and more than a block of rows.
-SHAPES = [(0, 3, 2), (2, 0, 3), (1, 1, 1), (3, 5, 4), (7, 16, 32), (5, 300, 17)]
+#: Rows, terms and columns: nothing to sum, less than a vector, whole vectors, more than a block of rows, and as many as
+#: are packed before they are multiplied.
+SHAPES = [(0, 3, 2), (2, 0, 3), (1, 1, 1), (3, 5, 4), (7, 16, 32), (5, 300, 17), (33, 9, 40), (199, 300, 40)]
 
 
 def matmul_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:

@@ -12,9 +12,9 @@ from fastnet.contract import SOFTMAX
 from fastnet.kernels.formulas import activations, arithmetic
 from fastnet.kernels.jit import jit, jit_inline, jit_part
 from fastnet.kernels.memory import join_rows, lanes_of, load, moved, pointer, splat, split_rows, stack_memory, store
+from fastnet.kernels.packing import transpose_square
 from fastnet.kernels.products import padded
 from fastnet.kernels.simd import Lanes, plus, select, staged
-from fastnet.kernels.tiles import transpose_square
 
 __all__ = ["backward", "forward", "log_softmax"]
 

@@ -211,13 +211,17 @@ def lanes_of(typing_context, pointer):
 
 def load_vector(builder: ir.IRBuilder, pointer: ir.Value, vector: ir.VectorType) -> ir.Value:
     """Load with the alignment of an element, since rows of a user's array lie anywhere."""
-    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=VECTOR_BYTES // vector.count)
+    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=_element_bytes(vector))
 
 
 def store_vector(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value) -> None:
     """Store with the alignment of an element."""
     target = builder.bitcast(pointer, value.type.as_pointer())
-    builder.store(value, target, align=VECTOR_BYTES // value.type.count)
+    builder.store(value, target, align=_element_bytes(value.type))
+
+
+def _element_bytes(vector: ir.VectorType) -> int:
+    return 4 if isinstance(vector.element, ir.FloatType) else 8
 
 
 @intrinsic
@@ -262,7 +266,7 @@ def join_rows(typing_context, pointer, index, step, part):
             row_start = builder.gep(data, [first])
             parts = []
             for _ in range(vector.lanes // size):
-                parts.append(_load_part(builder, row_start, ir.VectorType(whole.element, size)))
+                parts.append(load_vector(builder, row_start, ir.VectorType(whole.element, size)))
                 row_start = builder.gep(row_start, [row_step])
             while len(parts) > 1:
                 parts = [_concatenate(builder, *parts[i : i + 2]) for i in range(0, len(parts), 2)]
@@ -303,11 +307,6 @@ def split_rows(typing_context, pointer, index, step, part, value):
         return context.get_dummy_value()
 
     return types.none(pointer, types.intp, types.intp, types.intp, value), codegen
-
-
-def _load_part(builder: ir.IRBuilder, pointer: ir.Value, part: ir.VectorType) -> ir.Value:
-    bytes_of_element = 4 if isinstance(part.element, ir.FloatType) else 8
-    return builder.load(builder.bitcast(pointer, part.as_pointer()), align=bytes_of_element)
 
 
 def _concatenate(builder: ir.IRBuilder, left: ir.Value, right: ir.Value) -> ir.Value:

@@ -15,18 +15,23 @@ from numba.extending import intrinsic
 from fastnet.contract import BIAS, BLOCK_ROWS, LAYOUT_COLUMNS, N_INPUTS, STRIDE, WEIGHTS
 from fastnet.kernels.jit import jit_inline, jit_part
 from fastnet.kernels.memory import at, lanes_of, least, load, most, moved, pointer, splat, store
+from fastnet.kernels.packing import pack_panel, pack_panel_of_columns, pack_strips
 from fastnet.kernels.simd import Lanes, fma, plus, staged
 from fastnet.kernels.tiles import (
     last_rows_product,
+    packs_strips,
     panel_product,
+    strips_product,
     tile_rows,
     tile_vectors,
-    transpose_square,
     zeros,
 )
 
-#: Terms for which a panel of b is packed at a time.
+#: Terms that are added up at a time: a panel of b with so many stays in a cache.
 TERMS_AT_ONCE = 1024
+#: The same, and rows, where a is packed as well, so that the panel stays in the first-level cache and a's rows in the
+#: second one.
+STRIP_TERMS, STRIP_ROWS = BLOCK_ROWS, 192
 #: Rows times terms up to which a product is small.
 FEW_TERMS = 32
 #: Panels are packed for products with so many rows, if b has rows some pages apart or so many elements; those of one
@@ -98,27 +103,6 @@ def padded(data, width):
     return (width + lanes - 1) // lanes * lanes
 
 
-@jit_inline
-def _pack(scratch, source, row, n_terms, width):
-    """Copy a panel of rows of whole vectors to where they lie one after another."""
-    lanes = lanes_of(source)
-    place = scratch
-    for _ in range(n_terms):
-        for offset in range(0, width, lanes):
-            store(place, offset, load(source, offset))
-        place, source = moved(place, width), moved(source, row)
-
-
-@jit_inline
-def _pack_columns(scratch, source, column, n_terms, n_columns, width):
-    """`_pack` for a panel whose columns are rows in memory, of whole vectors; ``n_columns`` are left."""
-    lanes = lanes_of(source)
-    for offset in range(0, width, lanes):
-        for first in range(0, n_terms, lanes):
-            place = moved(scratch, first * width + offset)
-            transpose_square(place, width, moved(source, offset * column + first), column, n_columns - offset)
-
-
 @staged
 def _term(factor: Lanes, right: Lanes, total: Lanes) -> Lanes:
     return fma(factor, right, total)
@@ -129,7 +113,7 @@ def product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
     """c = a @ b, or c += a @ b; every sum from the bias row, or from +0 where ``bias.first`` is negative.
 
     c is a `Target`; the others are `View`s. Either the rows of b are whole vectors, or its columns are
-    (``b.row`` is 1). To add to c takes at most `TERMS_AT_ONCE` terms. ``scratch`` has room for `scratch_size`.
+    (``b.row`` is 1). To add to c takes at most `BLOCK_ROWS` terms. ``scratch`` has room for `scratch_size`.
     """
     # Calls and tiles cost more than the smallest products (the 3-4-1 network: 260 ns an epoch).
     if n_rows * n_terms <= FEW_TERMS and n_columns <= lanes_of(c.data):
@@ -209,7 +193,8 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
     lanes = lanes_of(c.data)
     padded_columns = padded(c.data, n_columns)
     most_vectors = tile_vectors(c.data)
-    n_high = n_rows - n_rows % tile_rows(c.data)
+    has_strips = packs_strips(c.data) and n_rows >= PACKED_FROM_ROWS and padded_columns > lanes
+    rows_at_once, terms_at_once = (STRIP_ROWS, STRIP_TERMS) if has_strips else (most(n_rows, 1), TERMS_AT_ONCE)
     has_columns = b.row == 1
     # Rows whose distance is a power of two share the sets of a cache, and their panel does not stay in it.
     is_packed = has_columns or (
@@ -221,73 +206,76 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
             or (most_vectors == 1 and n_terms * _lowest_bit(b.row // lanes) > PACKED_FROM_LINES)
         )
     )
-    sums = moved(scratch, padded(c.data, least(n_terms, TERMS_AT_ONCE)) * most_vectors * lanes)
-    a_data, a_column = moved(a.data, a.first), a.column
-    is_transposed = a.row == 1 and a.column != 1
-    if most_vectors == 1 and is_transposed and n_terms <= BLOCK_ROWS and padded_columns > lanes:
-        # Every panel reads a's columns across all its rows; with an odd distance these have sets of their own.
-        # Panels of three vectors read them seldom enough: there the copy lost 3 %.
-        a_column = odd_stride(c.data, n_rows)
-        a_data = moved(sums, n_rows * most_vectors * lanes)
-        for term in range(n_terms):
-            copy_row(moved(a_data, term * a_column), moved(a.data, a.first + term * a.column), n_rows)
-    column = 0
-    while column < padded_columns:
-        left = (padded_columns - column) // lanes
-        # Two halves rather than a full tile and a vector.
-        vectors = (left + 1) // 2 if left == most_vectors + 1 else least(left, most_vectors)
-        width = vectors * lanes
-        halves = 2 * vectors - (1 if n_columns - column <= width - lanes // 2 else 0)
-        begin = moved(bias.data, bias.first + column) if bias.first >= 0 else zeros(c.data)
-        begin_row = bias.row
-        result, result_row = (sums, width) if c.add else (moved(c.data, c.first + column), c.row)
+    sums = moved(scratch, padded(c.data, least(n_terms, terms_at_once)) * most_vectors * lanes)
+    strips = moved(sums, least(n_rows, rows_at_once) * most_vectors * lanes if c.add else 0)
+    for low in range(0, n_rows, rows_at_once):
+        n_block = least(n_rows - low, rows_at_once)
+        n_high = n_block - n_block % tile_rows(c.data)
         term = 0
         while True:
-            n = least(n_terms - term, TERMS_AT_ONCE)
-            panel, panel_row = moved(b.data, b.first + term * b.row + column * b.column), b.row
-            if is_packed:
-                if has_columns:
-                    _pack_columns(scratch, panel, b.column, n, n_columns - column, width)
+            n = least(n_terms - term, terms_at_once)
+            factors = moved(a.data, a.first + low * a.row + term * a.column)
+            if has_strips:
+                pack_strips(strips, factors, a.row, a.column, n_high, n)
+            column = 0
+            while column < padded_columns:
+                left = (padded_columns - column) // lanes
+                # Two halves rather than a full tile and a vector.
+                vectors = (left + 1) // 2 if left == most_vectors + 1 else least(left, most_vectors)
+                width = vectors * lanes
+                halves = 2 * vectors - (1 if n_columns - column <= width - lanes // 2 else 0)
+                panel, panel_row = moved(b.data, b.first + term * b.row + column * b.column), b.row
+                if is_packed:
+                    if has_columns:
+                        pack_panel_of_columns(scratch, panel, b.column, n, n_columns - column, width)
+                    else:
+                        pack_panel(scratch, panel, b.row, n, width)
+                    panel, panel_row = scratch, width
+                place = moved(c.data, c.first + low * c.row + column)
+                result, result_row = (sums, width) if c.add else (place, c.row)
+                begin, begin_row = result, result_row
+                if term == 0:
+                    begin, begin_row = zeros(c.data), 0
+                    if bias.first >= 0:
+                        begin = moved(bias.data, bias.first + column)
+                if has_strips:
+                    strips_product(halves, result, result_row, n_high, begin, begin_row, strips, panel, panel_row, n)
                 else:
-                    _pack(scratch, panel, b.row, n, width)
-                panel, panel_row = scratch, width
-            factors = moved(a_data, term * a_column)
-            panel_product(
-                halves,
-                result,
-                result_row,
-                n_high,
-                begin,
-                begin_row,
-                factors,
-                a.row,
-                a_column,
-                panel,
-                panel_row,
-                n,
-            )
-            if n_high < n_rows:
-                for offset in range(0, width, lanes):
-                    last_rows_product(
-                        moved(result, n_high * result_row + offset),
+                    panel_product(
+                        halves,
+                        result,
                         result_row,
-                        n_rows - n_high,
-                        moved(begin, n_high * begin_row + offset),
+                        n_high,
+                        begin,
                         begin_row,
-                        moved(factors, n_high * a.row),
+                        factors,
                         a.row,
-                        a_column,
-                        moved(panel, offset),
+                        a.column,
+                        panel,
                         panel_row,
                         n,
                     )
+                if n_high < n_block:
+                    for offset in range(0, width, lanes):
+                        last_rows_product(
+                            moved(result, n_high * result_row + offset),
+                            result_row,
+                            n_block - n_high,
+                            moved(begin, n_high * begin_row + offset),
+                            begin_row,
+                            moved(factors, n_high * a.row),
+                            a.row,
+                            a.column,
+                            moved(panel, offset),
+                            panel_row,
+                            n,
+                        )
+                if c.add:
+                    _add_rows(place, c.row, sums, n_block, width)
+                column += width
             term += n
             if term >= n_terms:
                 break
-            begin, begin_row = result, result_row
-        if c.add:
-            _add_rows(moved(c.data, c.first + column), c.row, sums, n_rows, width)
-        column += width
 
 
 @jit_inline
@@ -301,10 +289,12 @@ def _add_rows(target, row, source, n_rows, width):
 
 @jit_inline
 def scratch_size(data, n_terms, n_rows):
-    """Elements that `product` may need: a panel of b, sums that are to be added, and a copy of a."""
+    """Elements that `product` may need: a panel of b, sums that are to be added, and strips of a."""
     width = tile_vectors(data) * lanes_of(data)
-    panels = (padded(data, least(n_terms, TERMS_AT_ONCE)) + n_rows) * width
-    return panels + (least(n_terms, BLOCK_ROWS) * odd_stride(data, n_rows) if tile_vectors(data) == 1 else 0)
+    size = (padded(data, least(n_terms, TERMS_AT_ONCE)) + n_rows) * width
+    if packs_strips(data) and n_rows >= PACKED_FROM_ROWS:
+        size += least(n_terms, STRIP_TERMS) * least(n_rows, STRIP_ROWS) + lanes_of(data)
+    return size
 
 
 @jit_inline

@@ -9,7 +9,7 @@ statement, and all the products of a module share them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -24,12 +24,16 @@ from fastnet.kernels.simd import INT32, INTP, Lanes, Vector, broadcast, fma
 
 
 class Shape(NamedTuple):
-    """Rows and vectors of the largest register tile, rows of the tile for what is left, and terms that a loop takes."""
+    """The register tiles of a CPU."""
 
+    #: Rows and vectors of the largest tile.
     rows: int
-    few_rows: int
     vectors: int
+    #: Rows of the tile for what is left.
+    few_rows: int
+    #: Terms that a turn of the loop takes, and with rows of a that are packed; 0 where these do not pay.
     terms: int
+    packed_terms: int
 
 
 @cache
@@ -40,7 +44,8 @@ def shape_for(triple: str, cpu: str, features: str) -> Shape:
     case 8 x 3 keep 24 accumulators, and one load feeds 2.2 fma; 8 x 2 and 12 x 2 lost by up to 8 % where
     the matrices exceed the caches, and as many accumulators in fewer rows won nowhere. In the second one
     the 12 fma of a term take 6 cycles, into which all else has to fit: two terms in a turn of the loop
-    gained 7 to 19 % in float32 and up to 12 % in float64; four lost.
+    gained 7 to 19 % in float32 and up to 12 % in float64; four lost, for want of registers for addresses. Where a's
+    rows are packed the addresses are constants, and four terms in a turn took 7 % less than two.
     """
     lanes = VECTOR_BYTES // 4
     kind = f"<{lanes} x float>"
@@ -48,14 +53,27 @@ def shape_for(triple: str, cpu: str, features: str) -> Shape:
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
     assembly = machine.emit_assembly(llvm.parse_assembly(text))
     if "zmm" in assembly:
-        return Shape(8, 4, 3, 1)
+        return Shape(rows=8, vectors=3, few_rows=4, terms=1, packed_terms=0)
     if "ymm" in assembly:
-        return Shape(6, 4, 1, 2)
-    return Shape(2, 1, 1, 1)
+        return Shape(rows=6, vectors=1, few_rows=4, terms=2, packed_terms=4)
+    return Shape(rows=2, vectors=1, few_rows=1, terms=1, packed_terms=0)
 
 
-def _shape(context: Any) -> Shape:
+def shape_of(context: Any) -> Shape:
+    """The tiles of the CPU that is compiled for."""
     return shape_for(*context.codegen().magic_tuple())
+
+
+class Tile(NamedTuple):
+    """What is particular to a micro-kernel."""
+
+    rows: int
+    #: Terms that a turn of the loop takes.
+    terms: int
+    #: Whether no row is missing in the last tile.
+    is_whole: bool = True
+    #: Whether the rows of a lie packed.
+    is_strip: bool = False
 
 
 @intrinsic
@@ -63,7 +81,7 @@ def tile_rows(typing_context, data):
     """Rows of the largest tile."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        return ir.Constant(INTP, _shape(context).rows)
+        return ir.Constant(INTP, shape_of(context).rows)
 
     return types.intp(data), codegen
 
@@ -73,9 +91,19 @@ def tile_vectors(typing_context, data):
     """Vectors of the largest tile."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        return ir.Constant(INTP, _shape(context).vectors)
+        return ir.Constant(INTP, shape_of(context).vectors)
 
     return types.intp(data), codegen
+
+
+@intrinsic
+def packs_strips(typing_context, data):
+    """Whether there is a `strips_product`."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return ir.Constant(ir.IntType(1), shape_of(context).packed_terms > 0)
+
+    return types.boolean(data), codegen
 
 
 @intrinsic
@@ -86,7 +114,7 @@ def zeros(typing_context, data):
         vector = context.get_value_type(Vector(data.dtype))
         name = f"fastnet.zeros.{vector.count}"
         if name not in builder.module.globals:
-            constant = ir.GlobalVariable(builder.module, ir.ArrayType(vector, _shape(context).vectors), name)
+            constant = ir.GlobalVariable(builder.module, ir.ArrayType(vector, shape_of(context).vectors), name)
             constant.linkage, constant.global_constant = "linkonce_odr", True
             constant.initializer = ir.Constant(constant.type.pointee, None)
         return builder.bitcast(builder.module.globals[name], values[0].type)
@@ -104,16 +132,9 @@ def panel_product(typing_context, halves, c, c_row, n_rows, start, start_row, a,
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        shape, vector = _shape(context), context.get_value_type(Vector(c.dtype))
-        done = builder.append_basic_block("panel.done")
-        blocks = [builder.append_basic_block(f"panel.{halves}") for halves in range(1, 2 * shape.vectors + 1)]
-        branch = builder.switch(values[0], blocks[-1])
-        for halves, block in enumerate(blocks, start=1):
-            branch.add_case(ir.Constant(INTP, halves), block)
-            builder.position_at_end(block)
-            builder.call(_micro_kernel(builder.module, vector, shape.rows, halves, shape.terms, True), values[1:])
-            builder.branch(done)
-        builder.position_at_end(done)
+        shape, vector = shape_of(context), context.get_value_type(Vector(c.dtype))
+        tile = Tile(shape.rows, shape.terms)
+        _call_by_width(builder, vector, tile, shape.vectors, values)
         return context.get_dummy_value()
 
     intp = types.intp
@@ -121,19 +142,35 @@ def panel_product(typing_context, halves, c, c_row, n_rows, start, start_row, a,
 
 
 @intrinsic
+def strips_product(typing_context, halves, c, c_row, n_rows, start, start_row, strips, b, b_row, n_terms):
+    """`panel_product` with rows of a that `fastnet.kernels.packing.pack_strips` has copied."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        shape, vector = shape_of(context), context.get_value_type(Vector(c.dtype))
+        if shape.packed_terms:
+            tile = Tile(shape.rows, shape.packed_terms, is_strip=True)
+            _call_by_width(builder, vector, tile, shape.vectors, values)
+        return context.get_dummy_value()
+
+    intp = types.intp
+    return types.none(intp, c, intp, intp, c, intp, c, c, intp, intp), codegen
+
+
+@intrinsic
 def last_rows_product(typing_context, c, c_row, n_rows, start, start_row, a, a_row, a_column, b, b_row, n_terms):
     """`panel_product` of one vector and any number of rows, in low tiles of which the last may not be full."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        shape, vector = _shape(context), context.get_value_type(Vector(c.dtype))
-        builder.call(_micro_kernel(builder.module, vector, shape.few_rows, 2, shape.terms, False), values)
+        shape, vector = shape_of(context), context.get_value_type(Vector(c.dtype))
+        tile = Tile(shape.few_rows, shape.terms, is_whole=False)
+        builder.call(_micro_kernel(builder.module, vector, tile, 2), values)
         return context.get_dummy_value()
 
     intp = types.intp
     return types.none(c, intp, intp, c, intp, c, intp, intp, c, intp, intp), codegen
 
 
-def _function(module: ir.Module, name: str, parameters: list[ir.Type]) -> tuple[ir.Function, bool]:
+def shared_function(module: ir.Module, name: str, parameters: list[ir.Type]) -> tuple[ir.Function, bool]:
     """The function of this name, which modules share when they are linked; and whether it is new."""
     if name in module.globals:
         return module.globals[name], False
@@ -146,16 +183,32 @@ def _function(module: ir.Module, name: str, parameters: list[ir.Type]) -> tuple[
     return function, True
 
 
-def _micro_kernel(
-    module: ir.Module, vector: ir.VectorType, rows: int, halves: int, terms_at_once: int, is_whole: bool
-) -> ir.Function:
-    """The function behind the products of panels; unless ``is_whole``, the last tile may lack rows."""
+def _call_by_width(
+    builder: ir.IRBuilder, vector: ir.VectorType, tile: Tile, most_vectors: int, values: Sequence[ir.Value]
+) -> None:
+    """Call the micro-kernel of as many half vectors as the first value says, with the others."""
+    done = builder.append_basic_block("panel.done")
+    blocks = [builder.append_basic_block(f"panel.{halves}") for halves in range(1, 2 * most_vectors + 1)]
+    branch = builder.switch(values[0], blocks[-1])
+    for halves, block in enumerate(blocks, start=1):
+        branch.add_case(ir.Constant(INTP, halves), block)
+        builder.position_at_end(block)
+        builder.call(_micro_kernel(builder.module, vector, tile, halves), values[1:])
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+def _micro_kernel(module: ir.Module, vector: ir.VectorType, tile_kind: Tile, halves: int) -> ir.Function:
+    """The function behind the products of panels."""
+    rows, terms_at_once, is_whole, is_strip = tile_kind
     pointer = vector.element.as_pointer()
-    parameters = [pointer, INTP, INTP, pointer, INTP, pointer, INTP, INTP, pointer, INTP, INTP]
-    function, is_new = _function(module, f"fastnet.panel.{vector.count}.{rows}.{halves}", parameters)
+    steps_of_a = [] if is_strip else [INTP, INTP]
+    parameters = [pointer, INTP, INTP, pointer, INTP, pointer, *steps_of_a, pointer, INTP, INTP]
+    name = f"fastnet.{'strip' if is_strip else 'panel'}.{vector.count}.{rows}.{halves}"
+    function, is_new = shared_function(module, name, parameters)
     if not is_new:
         return function
-    c, c_row, n_rows, start, start_row, a, a_row, a_column, b, b_row, n_terms = function.args
+    c, c_row, n_rows, start, start_row, a, *steps_of_a, b, b_row, n_terms = function.args
     half = ir.VectorType(vector.element, vector.count // 2)
     kinds = [vector] * (halves // 2) + [half] * (halves % 2)
     vectors = len(kinds)
@@ -168,6 +221,8 @@ def _micro_kernel(
     def place(pointer: ir.Value, column: int) -> ir.Value:
         return builder.gep(pointer, [number(column * vector.count)])
 
+    a_row, a_column = steps_of_a or (number(1), number(rows))
+    to_next_rows = builder.mul(n_terms if is_strip else a_row, number(rows))
     entry = builder.block
     builder.cbranch(builder.icmp_signed(">", n_rows, number(0)), tile, end)
 
@@ -179,7 +234,7 @@ def _micro_kernel(
     for row in range(rows):
         exists.append(None if is_whole or row == 0 else builder.icmp_signed("<", number(row), rows_left))
         distance = builder.mul(a_row, number(row))
-        if terms_at_once > 1 and row > 0:
+        if terms_at_once > 1 and row > 0 and not is_strip:
             distance = _opaque(builder, distance)
         distances.append(distance if exists[row] is None else builder.select(exists[row], distance, number(0)))
     totals = []
@@ -232,8 +287,9 @@ def _micro_kernel(
 
     builder.position_at_end(following)
     fewer = builder.sub(rows_left, number(rows))
-    steps = ((c_tile, c_row), (start_tile, start_row), (a_tile, a_row))
+    steps = ((c_tile, c_row), (start_tile, start_row))
     moved = [builder.gep(pointer, [builder.mul(step, number(rows))]) for pointer, step in steps]
+    moved.append(builder.gep(a_tile, [to_next_rows]))
     for phi, value in zip(carried, [*moved, fewer], strict=True):
         phi.add_incoming(value, following)
     builder.cbranch(builder.icmp_signed(">", fewer, number(0)), tile, end)
@@ -258,59 +314,12 @@ def _phi(builder: ir.IRBuilder, incoming: list[tuple[ir.Value, ir.Block]]) -> ir
     return phi
 
 
-@intrinsic
-def transpose_square(typing_context, target, target_row, source, source_row, n_rows):
-    """Write a square of as many rows as a vector has lanes, transposed; source rows from ``n_rows`` on count as +0."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        vector = context.get_value_type(Vector(target.dtype))
-        builder.call(_transposer(builder.module, vector), values)
-        return context.get_dummy_value()
-
-    return types.none(target, types.intp, source, types.intp, types.intp), codegen
-
-
-def _transposer(module: ir.Module, vector: ir.VectorType) -> ir.Function:
-    pointer, lanes = vector.element.as_pointer(), vector.count
-    function, is_new = _function(module, f"fastnet.transpose.{lanes}", [pointer, INTP, pointer, INTP, INTP])
-    if not is_new:
-        return function
-    target, target_row, source, source_row, n_rows = function.args
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    zero = ir.Constant(vector, [ir.Constant(vector.element, 0.0)] * lanes)
-    rows = []
-    for row in range(lanes):
-        exists = builder.icmp_signed("<", ir.Constant(INTP, row), n_rows)
-        # What lies past the last row is not read.
-        distance = builder.select(exists, builder.mul(source_row, ir.Constant(INTP, row)), ir.Constant(INTP, 0))
-        loaded = load_vector(builder, builder.gep(source, [distance]), vector)
-        rows.append(builder.select(exists, loaded, zero))
-    # Swap the off-diagonal quarters of every square of 2, 4, 8, … rows.
-    step = 1
-    while step < lanes:
-        for row in range(lanes):
-            if row & step == 0:
-                upper, lower = rows[row], rows[row + step]
-                rows[row] = builder.shuffle_vector(upper, lower, _quarters(lanes, step, 0))
-                rows[row + step] = builder.shuffle_vector(upper, lower, _quarters(lanes, step, step))
-        step *= 2
-    for row in rows:
-        store_vector(builder, row, target)
-        target = builder.gep(target, [target_row])
-    builder.ret_void()
-    return function
-
-
-def _quarters(lanes: int, step: int, shift: int) -> ir.Constant:
-    """Lanes of the upper row where the lane's bit ``step`` is off, of the lower where it is on."""
-    return _mask((lane & ~step) + shift + (lanes if lane & step else 0) for lane in range(lanes))
-
-
 def _in_order(lanes: int) -> ir.Constant:
     """All lanes of one vector, then those of another."""
-    return _mask(range(lanes))
+    return mask(range(lanes))
 
 
-def _mask(chosen: Iterable[int]) -> ir.Constant:
+def mask(chosen: Iterable[int]) -> ir.Constant:
+    """Which lanes a shuffle takes."""
     lanes = [ir.Constant(INT32, lane) for lane in chosen]
     return ir.Constant(ir.VectorType(INT32, len(lanes)), lanes)
