@@ -86,7 +86,6 @@ HELPERS = {
     "fastnet.kernels.network": {
         "forward_finite": "forward, and whether what comes out is finite, in one call",
         "train_member": "train, as one of several threads",
-        "workspace_size": "says what memory train_member needs",
     },
 }
 

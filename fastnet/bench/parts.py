@@ -26,8 +26,7 @@ from fastnet.bench.peers import PEERS
 from fastnet.bench.results import OWN, Cell, Measurement, Results
 from fastnet.bench.workloads import Prepared, Training, get_workloads
 from fastnet.contract import N_SUMS, STOP_EPOCH, Objective, Progress, Samples, Update
-from fastnet.kernels.network import workspace_size
-from fastnet.kernels.threads import Trainer
+from fastnet.kernels.threads import Trainer, make_workspace
 from fastnet.layout import aligned_zeros
 from fastnet.losses import get_loss
 from fastnet.samples import check_samples
@@ -77,7 +76,7 @@ class Step:
         curves = np.zeros((2, case.epochs))
         self.progress = Progress(np.zeros(5, np.int64), np.zeros(N_SUMS), gradient, curves[0], curves[1])
         self.arguments = (self.network.layout, buffer, samples, objective, self.update, self.progress)
-        self.workspace = np.empty(workspace_size(*self.arguments, 1), buffer.dtype)
+        self.workspace = make_workspace(self.arguments, 1)
         self._changed = (buffer, slots, self.update.powers)
         self._first = [array.copy() for array in self._changed]
         self.reset()

@@ -339,22 +339,20 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
 
 
 @jit
-def workspace_size(layout, parameters, samples, objective, update, progress, n_threads):
-    """Elements of the workspace that `train_member` needs; refuses what does not fit together, as `train` does."""
-    _check_samples(layout, parameters, samples)
-    _check_records(layout, objective, update, progress)
-    return _workspace(layout, parameters, samples, objective, n_threads).end
-
-
-@jit
 def train_member(
     layout, parameters, samples, objective, update, progress, n_blocks, workspace, arrivals, thread, n_threads
 ):
     """`train` as one thread of ``n_threads``, all of whom call it with the same other arguments.
 
-    ``workspace`` is an array of the parameters' dtype and of `workspace_size`; ``arrivals`` an array of two int64, 0
-    before anyone calls.
+    ``workspace`` is an array of the parameters' dtype, ``arrivals`` one of two int64, 0 before anyone calls. Where the
+    workspace is too small, what does not fit together is refused as `train` does, and minus the number of elements that
+    it has to have is returned: one kernel for both takes a second less to compile.
     """
+    size = _workspace(layout, parameters, samples, objective, n_threads).end
+    if workspace.size < most(size, 1):
+        _check_samples(layout, parameters, samples)
+        _check_records(layout, objective, update, progress)
+        return -size
     team = member(pointer(arrivals), thread, n_threads)
     return _train(layout, parameters, samples, objective, update, progress, n_blocks, pointer(workspace), team)
 

@@ -19,16 +19,13 @@ from typing import Any
 import numpy as np
 
 from fastnet import contract
-from fastnet.kernels.network import forward_finite, train_member, workspace_size
+from fastnet.kernels.network import forward_finite, train_member
 from fastnet.kernels.pace import pace_of
 
 #: Multiplications of a step for each thread: with fewer, sharing takes longer than it saves.
 WORK_PER_THREAD = 1 << 17
 #: Multiplications a second of which a first trial is sized.
 _SPEED = 1e10
-
-#: The dtypes for which `train_member` has been compiled.
-_compiled: set[Any] = set()
 
 
 def work_of(layout: Any, batch_rows: int) -> int:
@@ -65,11 +62,7 @@ class Trainer:
         if self._n_threads > 1:
             key = (layout.tobytes(), parameters.dtype, batch_rows)
             self._pace = pace_of(key, self._n_threads, work / _SPEED)
-        self._workspace = np.empty(workspace_size(*records, self._n_threads), parameters.dtype)
-        self._arrivals = np.zeros(2, np.int64)
-        if parameters.dtype not in _compiled:
-            self._member((*records, 0), 0, 1)
-            _compiled.add(parameters.dtype)
+        self._workspace, self._arrivals = make_workspace(records, self._n_threads), np.zeros(2, np.int64)
 
     def __call__(
         self, layout: Any, parameters: Any, samples: Any, objective: Any, update: Any, progress: Any, n_blocks: int
@@ -99,6 +92,19 @@ class Trainer:
     def _member(self, arguments: tuple[Any, ...], thread: int, n_threads: int) -> int:
         status: int = train_member(*arguments, self._workspace, self._arrivals, thread, n_threads)
         return status
+
+
+def make_workspace(records: tuple[Any, ...], n_threads: int) -> Any:
+    """The workspace of `train_member` for the arguments of `train` but the last; compiles it, if need be.
+
+    Raises
+    ------
+    ValueError
+        If the arguments do not fit together.
+    """
+    nothing = np.empty(0, records[1].dtype)
+    size = -train_member(*records, 0, nothing, np.zeros(2, np.int64), 0, n_threads)
+    return np.empty(size, nothing.dtype)
 
 
 def run_together(member: Callable[[int, int], int], n_threads: int) -> int:
