@@ -331,8 +331,20 @@ class _Module:
         return _twin(getattr(self._module, name))
 
 
+def _span_twin(formula: Callable[..., Any]) -> Callable[..., None]:
+    """A formula over memory, vector by vector."""
+
+    def call(code: int, data: Registers, size: int, target: Any, *sources: Any) -> None:
+        for offset in range(0, size, data.trace.whole):
+            data.store(target + offset, formula(code, *(data.load(source + offset) for source in sources)))
+
+    return call
+
+
 def _twin(thing: Any) -> Any:
     """What stands for a global of a kernel when it is traced."""
+    if hasattr(thing, "formula_of_span"):
+        return _span_twin(thing.formula_of_span)
     if hasattr(thing, "formula"):
         return _staged_twin(thing.formula)
     if isinstance(thing, ModuleType):
