@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import timeit
@@ -143,6 +144,30 @@ def test_workloads_take_turns_round_by_round(monkeypatch: pytest.MonkeyPatch) ->
     assert [len(cell.seconds) for one in results.measurements for cell in one.cells] == [contest.QUICK_ROUNDS] * 4
     assert len(set(timed[:4])) == 4
     assert timed == timed[:4] * contest.QUICK_ROUNDS
+
+
+def test_ctrl_c_keeps_the_rounds_until_then() -> None:
+    shown: list[str] = []
+
+    def show(text: str, done: int, total: int) -> None:
+        shown.append(text)
+        if len(shown) == 5:
+            # Both workloads are checked, and in the second round the first one's turn has come.
+            signal.raise_signal(signal.SIGINT)
+
+    results = runner.run(["notebook", "predict-one"], [OWN], ["float64"], quick=True, show=show)
+    assert results.settings["interrupted"]
+    rounds = {one.case: {len(cell.seconds) for cell in one.cells} for one in results.measurements}
+    assert rounds == {"notebook": {2}, "predict-one": {1}}
+
+
+def test_ctrl_c_drops_what_has_had_no_round() -> None:
+    def show(text: str, done: int, total: int) -> None:
+        if done == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    results = runner.run(["notebook", "predict-one"], [OWN], ["float64"], quick=True, show=show)
+    assert [one.case for one in results.measurements] == ["notebook"]
 
 
 def test_quick_processes_are_timed_while_they_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def main(options: argparse.Namespace, usage_error: Callable[[str], Any]) -> int:
     Returns
     -------
     int
-        0; 1 if a peer's result was wrong; 3 if `--compare` found something slower.
+        0; 1 if a peer's result was wrong; 3 if `--compare` found something slower; 130 if Ctrl-C ended it early.
     """
     if importlib.util.find_spec("rich") is None:
         usage_error("the benchmarks need rich: pip install fastnet[bench]")
@@ -112,6 +112,9 @@ def main(options: argparse.Namespace, usage_error: Callable[[str], Any]) -> int:
         sys.stderr.write(f"Wrong: {wrong}\n")
     if results.wrong:
         return 1
+    if results.settings.get("interrupted"):
+        sys.stderr.write("Interrupted: what is reported are the rounds until then.\n")
+        return 130
     if options.readme is not None:
         for path in summary.write_documents(results, options.readme):
             sys.stdout.write(f"written: {path}\n")

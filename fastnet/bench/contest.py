@@ -39,7 +39,7 @@ class Contest:
     Attributes
     ----------
     measurement : Measurement
-        What was found so far; the times are there when there are no more rounds.
+        What was found so far.
     """
 
     def __init__(self, workload: Workload, peers: Sequence[Peer], rounds: int, threads: int) -> None:
@@ -55,20 +55,24 @@ class Contest:
             axis=workload.axis,
             value=workload.value,
         )
-        #: Seconds of the checked runs, which are the only ones of a workload without rounds.
-        self._checked: dict[str, float] = {}
-        prepared = self._check(peers)
+        prepared, checked = self._check(peers)
         times = {name: workload.runs or timing.calls_in_a_turn(one) for name, one in prepared.items()}
         self._meter = _peak_meter(workload, threads)
         rounds = rounds if workload.most_rounds is None else min(rounds, workload.most_rounds)
         self._goes_on = rounds >= ROUNDS and not workload.axis
         self._rounds = timing.Rounds(prepared, times, rounds, LONGEST, self._measure_peak, self._is_settled)
+        if rounds == 0:
+            self._note_times({name: [seconds] for name, seconds in checked.items()})
 
-    def _check(self, peers: Sequence[Peer]) -> dict[str, Prepared]:
-        """What is ready to be timed, because its result is fastnet's; the others are told of in the measurement."""
+    def _check(self, peers: Sequence[Peer]) -> tuple[dict[str, Prepared], dict[str, float]]:
+        """What is ready to be timed, because its result is fastnet's, and the seconds of its checked run.
+
+        The others are told of in the measurement.
+        """
         measurement, workload = self.measurement, self.workload
         desired: dict[Workload, Array] = {}
         prepared: dict[str, Prepared] = {}
+        checked: dict[str, float] = {}
         own = next(peer for peer in peers if peer.name == OWN)
         for peer in peers:
             reason = peer.absence()
@@ -99,10 +103,10 @@ class Contest:
                 )
                 continue
             prepared[peer.name] = ready
-            self._checked[peer.name] = (end - run_start) / done.checked_runs
+            checked[peer.name] = (end - run_start) / done.checked_runs
             known = None if peer is own else difference
             measurement.cells.append(Cell(peer.name, peer.label, [], end - start, known, None, note))
-        return prepared
+        return prepared, checked
 
     def _measure_peak(self) -> None:
         if self._meter is not None:
@@ -116,12 +120,14 @@ class Contest:
 
     def take_round(self) -> bool:
         """Give every peer a turn, if there is to be one more; say so."""
-        if self._rounds.take():
-            return True
+        if not self._rounds.take():
+            return False
+        self._note_times(self._rounds.taken)
+        return True
+
+    def _note_times(self, taken: Mapping[str, list[float]]) -> None:
         for cell in self.measurement.cells:
-            taken = self._rounds.taken[cell.peer] or [self._checked[cell.peer]]
-            cell.seconds[:] = [seconds / self.workload.units for seconds in taken]
-        return False
+            cell.seconds[:] = [seconds / self.workload.units for seconds in taken[cell.peer]]
 
 
 def measure(workload: Workload, peers: Sequence[Peer], rounds: int, threads: int) -> Measurement:

@@ -16,6 +16,7 @@ from fastnet.bench.results import OWN, Measurement, Results
 from fastnet.bench.scaling import scaling_workloads
 from fastnet.bench.startup import startup_workloads
 from fastnet.bench.workloads import DTYPES, Workload, case_names, get_workloads
+from fastnet.interruption import held_interrupt
 from fastnet.testing.machine import describe_machine
 from fastnet.threads import usable_cores
 from fastnet.validation import check_choice
@@ -73,7 +74,9 @@ def run(
     Returns
     -------
     Results
-        What was measured, and in `Results.wrong` what was not as fastnet has it.
+        What was measured, and in `Results.wrong` what was not as fastnet has it. Ctrl-C ends the rounds early: the
+        results then are of those that there were, say so in their settings, and lack what has had none. A second
+        Ctrl-C raises `KeyboardInterrupt` at once.
 
     Raises
     ------
@@ -95,14 +98,20 @@ def run(
     done = len(contests)
     # A round of all workloads, then the next one: what disturbs a shared machine for seconds meets a part of a
     # workload's rounds, not all of them.
-    while contests:
-        total = max(total, done + len(contests))
-        for contest in list(contests):
-            show(contest.workload.key, done, total)
-            done += 1
-            if not contest.take_round():
-                contests.remove(contest)
-    if allocations:
+    with held_interrupt() as interrupted:
+        while contests and not interrupted.is_set():
+            total = max(total, done + len(contests))
+            for contest in list(contests):
+                show(contest.workload.key, done, total)
+                done += 1
+                if not contest.take_round():
+                    contests.remove(contest)
+                if interrupted.is_set():
+                    break
+    if interrupted.is_set():
+        settings["interrupted"] = True
+        results.measurements[:] = [one for one in results.measurements if all(cell.seconds for cell in one.cells)]
+    elif allocations:
         show("allocations", total, total)
         # Each peer is counted in a process that compiles all of its workloads anew.
         counted = count_allocations([OWN] if quick else [peer.name for peer in wanted], cases, dtypes, quick)

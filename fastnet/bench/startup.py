@@ -75,7 +75,13 @@ class Process(Workload):
 
         def start(environment: Mapping[str, str]) -> None:
             ran = subprocess.run(
-                [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+                [sys.executable, "-c", code],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+                # A Ctrl-C is for the benchmark, which ends its round.
+                process_group=0 if os.name == "posix" else None,
             )
             printed[:] = ran.stdout.splitlines()
 
