@@ -7,7 +7,7 @@ import subprocess
 import sys
 import timeit
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -146,6 +146,15 @@ def test_workloads_take_turns_round_by_round(monkeypatch: pytest.MonkeyPatch) ->
     assert timed == timed[:4] * contest.QUICK_ROUNDS
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own handler, which a shell's background processes do not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_keeps_the_rounds_until_then() -> None:
     shown: list[str] = []
 
@@ -161,6 +170,7 @@ def test_ctrl_c_keeps_the_rounds_until_then() -> None:
     assert rounds == {"notebook": {2}, "predict-one": {1}}
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_drops_what_has_had_no_round() -> None:
     def show(text: str, done: int, total: int) -> None:
         if done == 2:
