@@ -1,6 +1,7 @@
 """What importing fastnet loads, which module may import which, where flags stand, and what the README says."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -120,6 +121,16 @@ def test_import_loads_no_compiler_and_no_optional_package():
     assert "fastnet" in loaded
     unwanted = {"numba", "llvmlite", "sklearn", "scipy", "matplotlib", "safetensors", "tqdm", "onnx", "joblib"}
     assert not loaded & unwanted
+
+
+def test_kernels_without_a_compiler_are_refused():
+    code = "import numpy as np, fastnet; fastnet.Network.from_arrays([[[2.0]]]).predict([[1.0]], backend={!r})"
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    command = [sys.executable, "-c", code.format("numba")]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "NUMBA_DISABLE_JIT" in ran.stderr.splitlines()[-1]
+    subprocess.run([sys.executable, "-c", code.format("exact")], env=environment, check=True)
 
 
 def test_version_is_that_of_the_distribution():

@@ -10,6 +10,12 @@ from typing import Any
 
 import numba
 
+if numba.config.DISABLE_JIT:
+    raise RuntimeError(
+        "fastnet's kernels are machine code and cannot run while NUMBA_DISABLE_JIT is set; "
+        'backend="exact" gives the same bits'
+    )
+
 #: Callees inherit what they do not state, so every option is stated. No fast-math flag: where two
 #: operations fuse, the source says fma. The GIL is released; indices are not checked or wrapped.
 OPTIONS: dict[str, Any] = {

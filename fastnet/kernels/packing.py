@@ -41,9 +41,10 @@ def pack_panel_of_columns(scratch, source, column, n_terms, n_columns, width):
 
 @jit_part
 def pack_strips(strips, a, a_row, a_column, n_rows, n_terms):
-    """Copy rows of a, whole multiples of `tile_rows`; either its rows or its columns lie one after another.
+    """Copy rows of a, whole multiples of `tile_rows`: strip by strip, term by term.
 
-    Half a vector more than that is written.
+    Either the terms of a row lie one after another (``a_column`` is 1), or the rows of a term do. After the last strip
+    half a vector more is written.
     """
     rows, terms = tile_rows(a), lanes_of(a) // 2
     n_transposed = n_terms - n_terms % terms if a_column == 1 else 0
