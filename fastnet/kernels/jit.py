@@ -27,11 +27,12 @@ OPTIONS: dict[str, Any] = {
     "parallel": False,
 }
 
+_KERNEL: dict[str, Any] = {}
 _PART: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 try:
-    from fastnet.kernels.compiler import PartCompiler
+    from fastnet.kernels.compiler import KernelCompiler, PartCompiler
 
-    _PART["pipeline_class"] = PartCompiler
+    _KERNEL["pipeline_class"], _PART["pipeline_class"] = KernelCompiler, PartCompiler
 except (ImportError, AttributeError):
     # A Numba that is built otherwise: parts are functions as any other, of the same bits, and take longer to compile.
     pass
@@ -72,7 +73,7 @@ def _without_collector(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile ``function`` at its first call for each set of argument types, and keep it on disk."""
-    dispatcher = numba.jit(**OPTIONS)(function)
+    dispatcher = numba.jit(**OPTIONS, **_KERNEL)(function)
     dispatcher._compiler.compile = _without_collector(dispatcher._compiler.compile)
     if DIGEST is not None:
         dispatcher._cache = cache.KernelCache(function, DIGEST)
