@@ -180,6 +180,16 @@ def test_ctrl_c_drops_what_has_had_no_round() -> None:
     assert [one.case for one in results.measurements] == ["notebook"]
 
 
+def test_ctrl_c_while_allocations_are_counted_keeps_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "count_allocations", interrupted)
+    results = runner.run(["predict-one"], [OWN], ["float64"], quick=True, allocations=True)
+    assert results.settings["interrupted"]
+    assert len(results.measurements[0].cells[0].seconds) == contest.QUICK_ROUNDS
+
+
 def test_quick_processes_are_timed_while_they_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
 

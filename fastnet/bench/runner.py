@@ -74,9 +74,9 @@ def run(
     Returns
     -------
     Results
-        What was measured, and in `Results.wrong` what was not as fastnet has it. Ctrl-C ends the rounds early: the
-        results then are of those that there were, say so in their settings, and lack what has had none. A second
-        Ctrl-C raises `KeyboardInterrupt` at once.
+        What was measured, and in `Results.wrong` what was not as fastnet has it. Ctrl-C ends the rounds early, or
+        the count of allocations: the results are of the rounds that there were, say so in their settings, and lack what
+        has had none. A second Ctrl-C during a round raises `KeyboardInterrupt` at once.
 
     Raises
     ------
@@ -114,8 +114,12 @@ def run(
     elif allocations:
         show("allocations", total, total)
         # Each peer is counted in a process that compiles all of its workloads anew.
-        counted = count_allocations([OWN] if quick else [peer.name for peer in wanted], cases, dtypes, quick)
-        results.measurements[:] = [with_allocations(one, counted) for one in results.measurements]
+        try:
+            counted = count_allocations([OWN] if quick else [peer.name for peer in wanted], cases, dtypes, quick)
+        except KeyboardInterrupt:
+            settings["interrupted"] = True
+        else:
+            results.measurements[:] = [with_allocations(one, counted) for one in results.measurements]
     return results
 
 
