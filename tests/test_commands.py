@@ -15,7 +15,6 @@ import fastnet
 from fastnet import information, warming
 from fastnet.__main__ import main
 from fastnet.kernels import jit
-from fastnet.kernels.tiles import Shape
 
 #: All that trainings and predictions of a dtype may need.
 USES = """
@@ -140,7 +139,13 @@ def test_info_sees_the_cpu_that_is_compiled_for(tmp_path: Path, monkeypatch: pyt
     described = json.loads(run(tmp_path, "-m", "fastnet", "info", "--json"))
     assert described["cpu"]["llvm_name"] == "nehalem"
     assert described["cpu"]["features"] == ["sse4.2"]
-    assert described["kernels"]["tile"] == Shape(2, 1, 1, 1, 0)._asdict()
+    assert described["kernels"]["tile"] == {
+        "rows": 2,
+        "vectors": 1,
+        "few_rows": 1,
+        "terms": 1,
+        "packed_terms": 0,
+    }
     assert described["kernels"]["lanes"] == {"float32": 16, "float64": 8}
     assert described["versions"]["fastnet"] == fastnet.__version__
     assert described["threads"]["usable_cores"] == information.threads.usable_cores()
