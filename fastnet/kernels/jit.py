@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import numba
@@ -55,26 +53,9 @@ except (ImportError, AttributeError, OSError) as error:
     )
 
 
-def _without_collector(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, while which runs Python looks for no garbage: that was a tenth of the time of a compilation."""
-
-    @wraps(function)
-    def wrapped(*arguments: Any) -> Any:
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
-            return function(*arguments)
-        finally:
-            if enabled:
-                gc.enable()
-
-    return wrapped
-
-
 def jit(function: Callable[..., Any]) -> Any:
     """Compile ``function`` at its first call for each set of argument types, and keep it on disk."""
     dispatcher = numba.jit(**OPTIONS, **_KERNEL)(function)
-    dispatcher._compiler.compile = _without_collector(dispatcher._compiler.compile)
     if DIGEST is not None:
         dispatcher._cache = cache.KernelCache(function, DIGEST)
     return dispatcher
