@@ -10,19 +10,23 @@ from fastnet.kernels.pace import Pace, pace_of
 
 
 class Machine:
-    """Works at the proposed number of threads, each of which takes so many seconds a block."""
+    """Works at the proposed number of threads, each of which takes so many seconds a block, and some to start."""
 
-    def __init__(self, most: int, seconds_a_block: Mapping[int, float]) -> None:
+    def __init__(self, most: int, seconds_a_block: Mapping[int, float], overhead: float = 0.0) -> None:
         self.pace, self.seconds_a_block = Pace(most, guess=1e-4), dict(seconds_a_block)
+        self.overheads = {n_threads: overhead if n_threads > 1 else 0.0 for n_threads in seconds_a_block}
 
-    def work(self, seconds: float) -> dict[int, float]:
+    def work(self, seconds: float, blocks_a_call: int = 1 << 30) -> dict[int, float]:
         """The share of the time that each number of threads was at work."""
         used = dict.fromkeys(self.seconds_a_block, 0.0)
         while sum(used.values()) < seconds:
-            n_threads, n_blocks = self.pace.proposal()
-            taken = n_blocks * self.seconds_a_block[n_threads]
-            self.pace.note(n_threads, n_blocks, taken)
-            used[n_threads] += taken
+            n_left = blocks_a_call
+            while n_left > 0 and sum(used.values()) < seconds:
+                n_threads, n_blocks = self.pace.proposal(n_left)
+                taken = n_blocks * self.seconds_a_block[n_threads] + self.overheads[n_threads]
+                self.pace.note(n_threads, n_blocks, taken, self.overheads[n_threads])
+                used[n_threads] += taken
+                n_left -= n_blocks
         return {n_threads: taken / sum(used.values()) for n_threads, taken in used.items()}
 
 
@@ -35,6 +39,14 @@ def test_the_fastest_is_used_nearly_all_the_time(fastest: int) -> None:
 
 def test_a_short_fit_spends_little_on_trials() -> None:
     assert Machine(2, {2: 1e-4, 1: 1.5e-4}).work(0.03)[2] > 0.9
+
+
+@pytest.mark.parametrize(("blocks_a_call", "best"), [(80, 2), (9, 1)])
+def test_what_it_takes_to_start_threads_counts_once_a_call(blocks_a_call: int, best: int) -> None:
+    """Trials are as short as the start is long, and long calls none the less get the threads that are worth it."""
+    machine = Machine(2, {2: 1.2e-4, 1: 1.5e-4}, overhead=4e-4)
+    machine.work(0.1, blocks_a_call)
+    assert machine.work(1.0, blocks_a_call)[best] > 0.95
 
 
 @pytest.mark.parametrize("seconds", [0.1, 20.0])
@@ -64,15 +76,15 @@ def test_other_numbers_than_the_proposed_do_not_count() -> None:
     pace = Pace(4, guess=1e-4)
     for _ in range(9):
         pace.note(3, 1, 1e-9)
-    assert pace.proposal() == Pace(4, guess=1e-4).proposal()
+    assert pace.proposal(100) == Pace(4, guess=1e-4).proposal(100)
 
 
 def test_blocks_of_any_length() -> None:
     for seconds in (0.0, 1e-9, 10.0):
         machine = Machine(2, {2: seconds, 1: seconds})
         for _ in range(100):
-            n_threads, n_blocks = machine.pace.proposal()
-            assert n_blocks >= 1
+            n_threads, n_blocks = machine.pace.proposal(100)
+            assert 1 <= n_blocks <= 100
             machine.pace.note(n_threads, n_blocks, n_blocks * seconds)
 
 

@@ -11,13 +11,16 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numba
 import numpy as np
 import pytest
 
 import fastnet
 from fastnet import threads as settings
-from fastnet.kernels import threads
+from fastnet.kernels import team, threads
+from fastnet.kernels.memory import pointer
 from fastnet.kernels.pace import Pace
+from fastnet.kernels.team import new_board
 from fastnet.testing.cases import BENCHMARKS, Case, covering_cases
 from tests.support import assert_same_bits
 
@@ -42,7 +45,7 @@ def many_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let small trainings use as many threads as they are told, be they faster or not."""
     monkeypatch.setattr(settings, "usable_cores", lambda: 64)
     monkeypatch.setattr(threads, "WORK_PER_THREAD", 1)
-    monkeypatch.setattr(Pace, "proposal", lambda pace: (pace.most, 1 << 30))
+    monkeypatch.setattr(Pace, "proposal", lambda pace, n_blocks: (pace.most, n_blocks))
     yield
     fastnet.set_threads(None)
 
@@ -122,7 +125,7 @@ from fastnet.testing.rungs import digest
 from tests.test_threads import CASE
 settings.usable_cores = lambda: 4
 threads.WORK_PER_THREAD = 1
-Pace.proposal = lambda pace: (pace.most, 1 << 30)
+Pace.proposal = lambda pace, n_blocks: (pace.most, n_blocks)
 before = digest(CASE.train("numba"))
 settings._state.lock.acquire()
 child = os.fork()
@@ -199,13 +202,56 @@ def test_the_number_of_threads_may_change_at_any_time(many_cores: None, monkeypa
     desired, turns = trained(CASE, 1), itertools.cycle((1, 4, 2, 3))
     proposed: list[int] = []
 
-    def proposal(pace: Pace) -> tuple[int, int]:
+    def proposal(pace: Pace, n_blocks: int) -> tuple[int, int]:
         proposed.append(next(turns))
         return proposed[-1], 1
 
     monkeypatch.setattr(Pace, "proposal", proposal)
     assert_equal(trained(CASE, 4), desired, "1, 4, 2 or 3 threads")
     assert set(proposed) == {1, 2, 3, 4}
+
+
+def test_no_bit_depends_on_the_shares(many_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of cores that are not equally fast: whatever the members leave to each other."""
+    desired, rng, boards = trained(CASE, 1), np.random.default_rng(0), []
+
+    def uneven(n_threads: int) -> np.ndarray:
+        boards.append(new_board(n_threads))
+        shares = boards[-1][-2 * n_threads :]
+        shares[:] = rng.integers(1, 1 << 20, len(shares))
+        return boards[-1]
+
+    monkeypatch.setattr(threads, "new_board", uneven)
+    for n_threads in (2, 3, 5):
+        assert_equal(trained(CASE, n_threads), desired, f"{n_threads} threads with uneven shares")
+    assert boards
+
+
+@numba.njit(nogil=True)
+def _rounds_of_a_slow_member(board, thread, n_threads, n_rounds, data):
+    me = team.member(pointer(board), thread, n_threads)
+    for _ in range(n_rounds):
+        low, high = team.share(1024, 1, team.SECOND_REGION, me)
+        for _ in range((high - low) * (3 if thread == 1 else 1)):
+            data[thread, 0] = np.sin(data[thread, 0])
+        team.wait_after(team.SECOND_REGION, me)
+
+
+def test_who_comes_last_leaves_some_of_its_share() -> None:
+    board, n_threads = new_board(2), 2
+    data = np.ones((n_threads, 16))
+    _rounds_of_a_slow_member(new_board(1), 0, 1, 1, data)
+    first, second = board[-4:-2].copy(), board[-2:].copy()
+
+    def member(thread: int, n: int) -> int:
+        _rounds_of_a_slow_member(board, thread, n, 200, data)
+        return 0
+
+    threads.run_together(member, n_threads)
+    assert np.array_equal(board[-4:-2], first), "the other region has shares of its own"
+    assert board[-2:].sum() == second.sum()
+    # It is a third as fast. Other processes may take the other one's core for a while.
+    assert 1.5 < board[-2] / board[-1] < 6
 
 
 def test_threads_leave_cores_to_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ class Step:
     Parameters
     ----------
     case : Case
-        Shuffled, and without weights.
+        Shuffled, without weights, and with whole batches of one block.
 
     Attributes
     ----------
@@ -94,11 +94,13 @@ class Step:
     def training(self, n_threads: int) -> Prepared:
         """All epochs in one call of what trains in `Network.fit`, with the real learning rate."""
         train = Trainer(lambda: n_threads, cores, *self.arguments)
+        samples, objective = self.arguments[2], self.arguments[3]
+        n_blocks = self.epochs * len(samples.x) // objective.batch_size
 
         def run(times: int) -> None:
             for _ in range(times):
                 self._rewind()
-                train(*self.arguments, sys.maxsize)
+                train(*self.arguments, n_blocks)
 
         return Prepared(run, self.reset, lambda: self.network.parameters)
 

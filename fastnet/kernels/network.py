@@ -62,7 +62,7 @@ from fastnet.kernels.regions import (
     square_columns,
     sum_block,
 )
-from fastnet.kernels.team import alone, member, share, wait
+from fastnet.kernels.team import FIRST_REGION, SECOND_REGION, alone, member, share, wait, wait_after
 from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, output_planes, parts_of, place
 
 __all__ = ["forward", "gradient", "train"]
@@ -340,11 +340,11 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
 
 @jit
 def train_member(
-    layout, parameters, samples, objective, update, progress, n_blocks, workspace, arrivals, thread, n_threads
+    layout, parameters, samples, objective, update, progress, n_blocks, workspace, board, thread, n_threads
 ):
     """`train` as one thread of ``n_threads``, all of whom call it with the same other arguments.
 
-    ``workspace`` is an array of the parameters' dtype, ``arrivals`` one of two int64, 0 before anyone calls. Where the
+    ``workspace`` is an array of the parameters' dtype, ``board`` what `fastnet.kernels.team.new_board` makes. Where the
     workspace is too small, what does not fit together is refused as `train` does, and minus the number of elements that
     it has to have is returned: one kernel for both takes a second less to compile.
     """
@@ -353,7 +353,7 @@ def train_member(
         _check_samples(layout, parameters, samples)
         _check_records(layout, objective, update, progress)
         return -size
-    team = member(pointer(arrivals), thread, n_threads)
+    team = member(pointer(board), thread, n_threads)
     return _train(layout, parameters, samples, objective, update, progress, n_blocks, pointer(workspace), team)
 
 
@@ -426,7 +426,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         is_last = low + n_rows == end
         first_row = low
         x = view(samples.x, low * samples.n_inputs, samples.n_inputs, 1)
-        own, beyond = share(n_rows, together, team)
+        own, beyond = share(n_rows, together, FIRST_REGION, team)
         if samples.is_ordered:
             first_row += (epoch - first_ordered_epoch) * n_samples
             stride = odd_stride(samples.x, samples.n_inputs)
@@ -435,7 +435,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         first_region(net, x, samples, first_row, objective, own, beyond)
         if is_last and objective.l2 != 0:
             square_columns(net, team)
-        wait(team)
+        wait_after(FIRST_REGION, team)
         if low == first:
             batch_weight = 0.0
         loss, error = sum_block(net, samples, first_row, n_rows)
@@ -458,7 +458,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
             status = NOT_FINITE
             break
         weight_sum += batch_weight if is_last else 0.0
-        wait(team)
+        wait_after(SECOND_REGION, team)
         if not is_last:
             continue
         if team.thread == 0:

@@ -3,6 +3,7 @@
 Results have the same bits with any number of threads, so that the number may change at any time. What another thread
 gains depends on the machine, on how long a core waits for what another one has written, and on what else runs: on one
 machine two threads took 0.6 of the time of one for a step of 784-512-10, and for 8-64-64-2 between 0.7 and 1.8 of it.
+To start threads and to end them took 0.3 ms there, as long as two steps of 64-100-10, so that it is known apart.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ _TIMES_LONGER = 64
 #: Seconds that count in what a block takes of late, and after which what was tried begins to be forgotten.
 _RECENT_SECONDS = 0.05
 _REMEMBERED_SECONDS = 1.0
+#: How much the latest start of threads counts in what it takes.
+_OVERHEAD_WEIGHT = 0.25
 
 
 class Pace:
@@ -35,13 +38,14 @@ class Pace:
     Examples
     --------
     >>> pace = Pace(2, guess=1e-4)
-    >>> pace.note(*pace.proposal(), seconds=1.0)  # The first time does not count: caches are cold.
+    >>> pace.note(*pace.proposal(100), seconds=1.0)  # The first time does not count: caches are cold.
     >>> for n_threads, seconds_a_block in ((2, 1e-4), (1, 2e-4)):
-    ...     proposed, n_blocks = pace.proposal()
+    ...     proposed, n_blocks = pace.proposal(100)
     ...     assert proposed == n_threads
-    ...     pace.note(n_threads, n_blocks, n_blocks * seconds_a_block)
-    >>> pace.proposal()[0]
-    2
+    ...     overhead = 1e-3 if n_threads == 2 else 0.0
+    ...     pace.note(n_threads, n_blocks, overhead + n_blocks * seconds_a_block, overhead)
+    >>> pace.proposal(100)[0], pace.proposal(5)[0]
+    (2, 1)
     """
 
     def __init__(self, most: int, guess: float) -> None:
@@ -50,12 +54,13 @@ class Pace:
         self._is_warm = False
         choices = [most >> halvings for halvings in range(most.bit_length())]
         self._tried = dict.fromkeys(choices, 0.0)
+        self._overheads = dict.fromkeys(choices, 0.0)
         self._seconds_a_block: dict[int, float] = {}
 
-    def proposal(self) -> tuple[int, int]:
-        """How many threads to use now, and for how many blocks."""
+    def proposal(self, n_blocks: int) -> tuple[int, int]:
+        """How many threads to use now, and for how many of the blocks that are to be done."""
         known, tried = self._seconds_a_block, self._tried
-        best = min(known, key=known.__getitem__, default=None)
+        best = min(known, key=lambda choice: self._overheads[choice] + n_blocks * known[choice], default=None)
         seconds = _TRIAL_SECONDS
         others = [n_threads for n_threads in tried if n_threads != best]
         n_threads = min(others, key=tried.__getitem__)
@@ -65,19 +70,31 @@ class Pace:
                 # Twice as long each time, for the first trials may have been disturbed.
                 n_threads, seconds = best, max(tried.values())
         estimate = known.get(n_threads, self._guess if best is None else known[best])
-        return n_threads, max(1, int(seconds / estimate))
+        return n_threads, max(1, min(n_blocks, int(seconds / estimate)))
 
-    def note(self, n_threads: int, n_blocks: int, seconds: float) -> None:
-        """Say what so many blocks have taken; other numbers of threads than the proposed ones do not count."""
+    def note(self, n_threads: int, n_blocks: int, seconds: float, overhead: float = 0.0) -> None:
+        """Say what so many blocks have taken; other numbers of threads than the proposed ones do not count.
+
+        Parameters
+        ----------
+        n_threads, n_blocks : int
+            What has been done.
+        seconds : float
+            All that it took.
+        overhead : float
+            The part of it that does not grow with the blocks: until all threads were at work, and to end them.
+        """
         if not self._is_warm or n_threads not in self._tried:
             self._is_warm = True
             return
         # A clock may stand still.
         seconds = max(seconds, 1e-9)
-        latest = seconds / n_blocks
+        latest = max(seconds - overhead, 1e-9) / n_blocks
         before = self._seconds_a_block.get(n_threads, latest)
         weight = seconds / (seconds + min(self._tried[n_threads], _RECENT_SECONDS))
         self._seconds_a_block[n_threads] = before + weight * (latest - before)
+        weight = _OVERHEAD_WEIGHT if self._tried[n_threads] > 0.0 else 1.0
+        self._overheads[n_threads] += weight * (overhead - self._overheads[n_threads])
         self._tried[n_threads] += seconds
         if sum(self._tried.values()) > _REMEMBERED_SECONDS:
             for choice in self._tried:

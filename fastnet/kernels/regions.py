@@ -15,7 +15,7 @@ from fastnet.kernels.jit import jit_inline
 from fastnet.kernels.memory import all_zero, lanes_of, least, load, most, moved, splat, store
 from fastnet.kernels.products import copy_row, entry, product, row_sum, target, view
 from fastnet.kernels.simd import Lanes, fma, staged
-from fastnet.kernels.team import share
+from fastnet.kernels.team import FIRST_REGION, SECOND_REGION, share
 from fastnet.kernels.workspace import A_PLANE, DELTA_PLANE, Z_PLANE, output_planes, place
 
 
@@ -132,13 +132,13 @@ def second_region(net, x, n_rows, records, add, steps, objective, state, scale, 
         layer, l2 = part // 2, objective.l2
         stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
         if part % 2 == 0:
-            low, high = share(entry(net.layout, layer, N_INPUTS), 8, team)
+            low, high = share(entry(net.layout, layer, N_INPUTS), 8, SECOND_REGION, team)
             layer_gradient(net, layer, x, n_rows, records.gradient, add, low, high)
             first = entry(net.layout, layer, WEIGHTS)
             low, high = low * stride, high * stride
         else:
             l2 = 0.0
-            low, high = share(stride, lanes_of(net.parameters), team)
+            low, high = share(stride, lanes_of(net.parameters), SECOND_REGION, team)
             if bias < 0:
                 high = low
             first = bias
@@ -152,11 +152,11 @@ def second_region(net, x, n_rows, records, add, steps, objective, state, scale, 
 
 @jit_inline
 def square_columns(net, team):
-    """The thread's share of the sums of squares that `penalty_of` adds."""
+    """The thread's share of the sums of squares that `penalty_of` adds; it belongs to the first region."""
     position = 0
     for layer in range(net.n_layers):
         stride = entry(net.layout, layer, STRIDE)
-        low, high = share(stride, lanes_of(net.parameters), team)
+        low, high = share(stride, lanes_of(net.parameters), FIRST_REGION, team)
         for unit in range(low, high, lanes_of(net.parameters)):
             accumulator = splat(net.parameters, 0.0)
             index = entry(net.layout, layer, WEIGHTS) + unit

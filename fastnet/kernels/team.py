@@ -3,6 +3,10 @@
 Each member of a team runs the same compiled function, and all count up one number where they have to wait. None of
 Numba's pools is used: their regions cost 1.4 us with OpenMP and 19 us with the workqueue, OpenMP's does not survive
 `fork`, and the workqueue cannot be entered twice.
+
+Cores are not equally fast: some are built so, others are shared with another machine's threads (two threads waited
+for each other for 50 us of a step of 160). So the members' parts of a region are not equal either: who comes last out
+of it leaves some of its share to the others.
 """
 
 from __future__ import annotations
@@ -12,10 +16,12 @@ import sys
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 from fastnet.kernels.jit import jit_inline
 from fastnet.kernels.memory import integers, nowhere
@@ -26,6 +32,14 @@ _LOOKS = 1000
 #: The number of Linux's system call `futex`, by machine, and two of its operations on memory of one process.
 _FUTEX = {"x86_64": 202, "aarch64": 98}
 _SLEEP, _WAKE = 128, 129
+#: The regions of a step, each of which has its own shares.
+(FIRST_REGION, SECOND_REGION) = range(2)
+_N_REGIONS = 2
+#: Where the shares begin on a team's board, which is a cache line after the arrivals, and what each is at first.
+_SHARES, _FIRST_SHARE = 8, 1 << 20
+#: Who comes last leaves 1 / 2^6 of its share to the others: it takes 14 steps until cores of which one is half as fast
+#: as another come at the same time, and nobody minds one that has been disturbed once.
+_EASING = 6
 #: LLVM's intrinsics for the instruction that says a loop waits, and their arguments, by the beginning of the triple.
 _YIELD_HINT = ("llvm.aarch64.hint", (1,))
 _PAUSES: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -36,17 +50,29 @@ _PAUSES: dict[str, tuple[str, tuple[int, ...]]] = {
 
 
 class Team(NamedTuple):
-    """A member of a team: which one it is, of how many, and where they count arrivals and sleepers."""
+    """A member of a team: which one it is, of how many, and the board on which they count arrivals and sleepers."""
 
-    arrivals: Any
+    board: Any
     thread: int
     n_threads: int
 
 
+def new_board(n_threads: int) -> NDArray[np.int64]:
+    """What a team of so many shares: the arrivals, the sleepers, and each one's share of either region."""
+    board = np.full(_SHARES + _N_REGIONS * n_threads, _FIRST_SHARE)
+    clear_arrivals(board)
+    return board
+
+
+def clear_arrivals(board: NDArray[np.int64]) -> None:
+    """Make a board ready for the next call; the shares stay."""
+    board[:_SHARES] = 0
+
+
 @intrinsic
-def member(typing_context, arrivals, thread, n_threads):
+def member(typing_context, board, thread, n_threads):
     """A `Team` of integers that are no literals."""
-    kind = types.NamedTuple([arrivals, types.intp, types.intp], Team)
+    kind = types.NamedTuple([board, types.intp, types.intp], Team)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         return context.make_tuple(builder, signature.return_type, values)
@@ -61,24 +87,55 @@ def alone(data):
 
 
 @jit_inline
-def share(n, unit, team):
-    """The member's part of 0 … n, in multiples of ``unit``: where it begins and ends."""
+def share(n, unit, region, team):
+    """The member's part of 0 … n in a region, in multiples of ``unit``: where it begins and ends."""
     n_units = (n + unit - 1) // unit
-    low = n_units * team.thread // team.n_threads * unit
-    high = n_units * (team.thread + 1) // team.n_threads * unit
+    before, own, total = 0, 1, 1
+    if team.n_threads > 1:
+        before, total = 0, 0
+        for thread in range(team.n_threads):
+            if thread == team.thread:
+                before = total
+            total += team.board[_place(region, thread, team)]
+        own = team.board[_place(region, team.thread, team)]
+    low = n_units * before // total * unit
+    high = n_units * (before + own) // total * unit
     return low, min(n, high)
 
 
 @jit_inline
+def _place(region, thread, team):
+    return _SHARES + region * team.n_threads + thread
+
+
+@jit_inline
 def wait(team):
-    """Wait until all members are here; what they have written before is then there for all to read."""
-    if team.n_threads > 1:
-        _wait(team.arrivals, team.n_threads)
+    """Wait until all members are here; what they have written before is then there for all to read.
+
+    Returns whether this one came last.
+    """
+    return team.n_threads > 1 and _wait(team.board, team.n_threads)
+
+
+@jit_inline
+def wait_after(region, team):
+    """`wait` at the end of a region, which has other shares then.
+
+    Shares are written between this end and the next one of the other region, by the only one that came last; nobody
+    reads them meanwhile.
+    """
+    if wait(team):
+        own = _place(region, team.thread, team)
+        left = team.board[own] >> _EASING
+        part = left // (team.n_threads - 1)
+        team.board[own] -= part * team.n_threads
+        for thread in range(team.n_threads):
+            team.board[_place(region, thread, team)] += part
 
 
 @intrinsic
-def _wait(typing_context, arrivals, n_threads):
-    """Look for a while, then sleep.
+def _wait(typing_context, board, n_threads):
+    """Look for a while, then sleep; returns whether this is the last of its round.
 
     A member that only offered its core (`sched_yield`) fell behind everything else that ran: beside another process a
     step of 70 us took 8 ms; and two members that had been started on one core stayed there, at 150 us a step.
@@ -123,9 +180,12 @@ def _wait(typing_context, arrivals, n_threads):
         looks.add_incoming(builder.add(looks, one), again)
         builder.branch(look)
         builder.position_at_end(done)
-        return context.get_dummy_value()
+        is_last = builder.phi(ir.IntType(1))
+        for block in (last, wake, look):
+            is_last.add_incoming(ir.Constant(ir.IntType(1), block is not look), block)
+        return is_last
 
-    return types.none(arrivals, types.intp), codegen
+    return types.boolean(board, types.intp), codegen
 
 
 def _pause(builder: ir.IRBuilder) -> None:

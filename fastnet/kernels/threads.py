@@ -21,6 +21,7 @@ import numpy as np
 from fastnet import contract
 from fastnet.kernels.network import forward_finite, train_member
 from fastnet.kernels.pace import pace_of
+from fastnet.kernels.team import clear_arrivals, new_board
 
 #: Multiplications of a step for each thread: with fewer, sharing takes longer than it saves.
 WORK_PER_THREAD = 1 << 17
@@ -62,7 +63,11 @@ class Trainer:
         if self._n_threads > 1:
             key = (layout.tobytes(), parameters.dtype, batch_rows)
             self._pace = pace_of(key, self._n_threads, work / _SPEED)
-        self._workspace, self._arrivals = make_workspace(records, self._n_threads), np.zeros(2, np.int64)
+        self._workspace = make_workspace(records, self._n_threads)
+        #: By the number of threads: what one number has found out about the cores is not true of another.
+        self._boards = {n_threads: new_board(n_threads) for n_threads in range(1, self._n_threads + 1)}
+        #: When each thread began its part of the last call, and ended it.
+        self._begun, self._ended = [0.0] * self._n_threads, [0.0] * self._n_threads
 
     def __call__(
         self, layout: Any, parameters: Any, samples: Any, objective: Any, update: Any, progress: Any, n_blocks: int
@@ -72,13 +77,15 @@ class Trainer:
         if self._n_threads == 1 or n_blocks == 0:
             return self._member((*arguments, n_blocks), 0, 1)
         while True:
-            n_threads, n_now = self._pace.proposal()
-            n_now = min(n_now, n_blocks)
+            n_threads, n_now = self._pace.proposal(n_blocks)
             with self.cores(n_threads) as n_threads:
                 start = time.perf_counter()
                 status = self._together((*arguments, n_now), n_threads)
+                seconds = time.perf_counter() - start
                 if status != contract.NOT_FINITE:
-                    self._pace.note(n_threads, n_now, time.perf_counter() - start)
+                    # Until all are there, nobody works.
+                    working = self._ended[0] - max(self._begun)
+                    self._pace.note(n_threads, n_now, seconds, seconds - working)
             n_blocks -= n_now
             if status != contract.PAUSED or n_blocks == 0:
                 return status
@@ -86,11 +93,13 @@ class Trainer:
     def _together(self, arguments: tuple[Any, ...], n_threads: int) -> int:
         if n_threads == 1:
             return self._member(arguments, 0, 1)
-        self._arrivals[:] = 0
+        clear_arrivals(self._boards[n_threads])
         return run_together(lambda thread, n: self._member(arguments, thread, n), n_threads)
 
     def _member(self, arguments: tuple[Any, ...], thread: int, n_threads: int) -> int:
-        status: int = train_member(*arguments, self._workspace, self._arrivals, thread, n_threads)
+        self._begun[thread] = time.perf_counter()
+        status: int = train_member(*arguments, self._workspace, self._boards[n_threads], thread, n_threads)
+        self._ended[thread] = time.perf_counter()
         return status
 
 
@@ -103,7 +112,7 @@ def make_workspace(records: tuple[Any, ...], n_threads: int) -> Any:
         If the arguments do not fit together.
     """
     nothing = np.empty(0, records[1].dtype)
-    size = -train_member(*records, 0, nothing, np.zeros(2, np.int64), 0, n_threads)
+    size = -train_member(*records, 0, nothing, new_board(n_threads), 0, n_threads)
     return np.empty(size, nothing.dtype)
 
 
