@@ -58,22 +58,24 @@ def check_samples(network: Network, X: ArrayLike, y: ArrayLike, loss: int, sampl
         If something does not fit.
     """
     x = check_inputs(network, X)
-    targets = _check_targets(network, y, loss)
+    has_labels = loss == contract.CROSS_ENTROPY and network.n_outputs > 1 and _is_flat(y)
+    targets = _check_labels(y, network.n_outputs) if has_labels else _check_targets(network, y, loss)
     if len(targets) != len(x):
         raise ValueError(f"X and y must have as many samples; got {len(x)} and {len(targets)}")
-    padded = aligned_zeros((len(x), int(network.layout[-1, contract.STRIDE])), network.dtype)
-    padded[:, : network.n_outputs] = targets
+    stride = int(network.layout[-1, contract.STRIDE])
+    padded = aligned_zeros((len(x), stride), network.dtype)
+    if has_labels:
+        padded.reshape(-1)[np.arange(0, padded.size, stride) + targets] = 1.0
+    else:
+        padded[:, : network.n_outputs] = targets
     weight = _check_weight(network, sample_weight, len(x))
     return Samples(x, padded, weight, np.empty((0, len(x)), np.int64))
 
 
 def _check_targets(network: Network, y: ArrayLike, loss: int) -> NDArray[np.floating]:
     name = contract.LOSSES[loss]
-    if loss == contract.CROSS_ENTROPY:
-        if network.n_outputs < 2:
-            raise ValueError("loss 'cross_entropy' needs a network of at least 2 outputs; got 1")
-        if _is_flat(y):
-            return _one_hot(check_array("y", y, np.float64, 1), network.n_outputs)
+    if loss == contract.CROSS_ENTROPY and network.n_outputs < 2:
+        raise ValueError("loss 'cross_entropy' needs a network of at least 2 outputs; got 1")
     targets = check_array("y", y, network.dtype, 2, column=True)
     if targets.shape[1] != network.n_outputs:
         labels = " (or be labels of shape (n_samples,))" if loss == contract.CROSS_ENTROPY else ""
@@ -106,17 +108,17 @@ def _is_flat(y: ArrayLike) -> bool:
         return False
 
 
-def _one_hot(labels: NDArray[np.floating], n_classes: int) -> NDArray[np.floating]:
-    wrong = (labels != np.floor(labels)) | (labels < 0) | (labels >= n_classes)
-    if wrong.any():
+def _check_labels(y: ArrayLike, n_classes: int) -> NDArray[np.intp]:
+    is_integer = type(y) is np.ndarray and y.dtype.kind in "iu" and y.size > 0
+    labels: NDArray[Any] = np.asarray(y) if is_integer else check_array("y", y, np.float64, 1)
+    if labels.min() < 0 or labels.max() >= n_classes or not (is_integer or (labels == np.floor(labels)).all()):
+        wrong = (labels != np.floor(labels)) | (labels < 0) | (labels >= n_classes)
         first = int(np.argmax(wrong))
         raise ValueError(
             f"y must hold labels from 0 to {n_classes - 1}; got {labels[first]:g} at index {first} "
             f"and {np.count_nonzero(wrong)} such labels in all"
         )
-    one_hot = np.zeros((len(labels), n_classes))
-    one_hot[np.arange(len(labels)), labels.astype(np.intp)] = 1.0
-    return one_hot
+    return labels.astype(np.intp, copy=False)
 
 
 def _check_weight(network: Network, sample_weight: Any, n_samples: int) -> NDArray[np.floating]:
