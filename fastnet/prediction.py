@@ -52,7 +52,7 @@ def predict(
             if _write_outputs(network, network.n_layers, X, outputs, functions, n_threads):
                 return outputs
     n_threads = most_threads(check_threads(threads))
-    x = check_inputs(network, X)
+    x = check_inputs(network, X, functions.all_finite)
     if out is None:
         out = np.empty((len(x), network.n_outputs), dtype)
     else:
@@ -111,7 +111,7 @@ def fit_output_layer(network: Network, X: ArrayLike, y: ArrayLike, backend: str 
             f"fit_output_layer needs a network whose output_activation is 'identity'; got {network.activations[-1]!r}"
         )
     functions = load_backend(backend)
-    samples = check_samples(network, X, y, contract.SQUARED_ERROR, None)
+    samples = check_samples(network, X, y, contract.SQUARED_ERROR, None, functions.all_finite)
     below = samples.x if network.n_layers == 1 else hidden_outputs(network, network.n_layers - 1, samples.x, functions)
     terms = below.astype(np.float64)
     if not np.isfinite(terms).all():

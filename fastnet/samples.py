@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,23 @@ from fastnet import contract
 from fastnet.contract import Samples
 from fastnet.layout import aligned_zeros
 from fastnet.network import Network
-from fastnet.validation import check_array
+from fastnet.validation import all_finite, check_array
 
 #: How far the probabilities of a sample may be from adding up to 1: they may have been rounded to a few digits.
 _SUM_TOLERANCE = 0.01
 
 
-def check_inputs(network: Network, X: ArrayLike) -> NDArray[np.floating]:
-    """Turn ``X`` into a (n_samples, n_inputs) array of the network's dtype.
+def check_inputs(
+    network: Network, X: ArrayLike, is_finite: Callable[[NDArray[Any]], bool] = all_finite
+) -> NDArray[np.floating]:
+    """Turn ``X`` into a (n_samples, n_inputs) array of the network's dtype; ``is_finite`` is for `check_array`.
 
     Raises
     ------
     TypeError, ValueError
         If ``X`` is not a matrix of finite numbers with a column for each input.
     """
-    x = check_array("X", X, network.dtype, 2)
+    x = check_array("X", X, network.dtype, 2, is_finite=is_finite)
     if x.shape[1] != network.n_inputs:
         raise ValueError(
             f"X must have {network.n_inputs} columns, one for each input of the network; got shape {x.shape}"
@@ -34,7 +37,14 @@ def check_inputs(network: Network, X: ArrayLike) -> NDArray[np.floating]:
     return x if x.flags.writeable else x.copy()
 
 
-def check_samples(network: Network, X: ArrayLike, y: ArrayLike, loss: int, sample_weight: ArrayLike | None) -> Samples:
+def check_samples(
+    network: Network,
+    X: ArrayLike,
+    y: ArrayLike,
+    loss: int,
+    sample_weight: ArrayLike | None,
+    is_finite: Callable[[NDArray[Any]], bool] = all_finite,
+) -> Samples:
     """Check inputs, targets and weights against the network and the loss.
 
     Parameters
@@ -46,6 +56,8 @@ def check_samples(network: Network, X: ArrayLike, y: ArrayLike, loss: int, sampl
     loss : int
         Code of the loss.
     sample_weight : array-like, shape (n_samples,), or None
+    is_finite : callable
+        For `fastnet.validation.check_array` and ``X``.
 
     Returns
     -------
@@ -57,7 +69,7 @@ def check_samples(network: Network, X: ArrayLike, y: ArrayLike, loss: int, sampl
     TypeError, ValueError
         If something does not fit.
     """
-    x = check_inputs(network, X)
+    x = check_inputs(network, X, is_finite)
     has_labels = loss == contract.CROSS_ENTROPY and network.n_outputs > 1 and _is_flat(y)
     targets = _check_labels(y, network.n_outputs) if has_labels else _check_targets(network, y, loss)
     if len(targets) != len(x):

@@ -126,7 +126,7 @@ def fit(
     if progress:
         _import_tqdm()
     functions = load_backend(backend)
-    samples = check_samples(network, X, y, loss_code, sample_weight)
+    samples = check_samples(network, X, y, loss_code, sample_weight, functions.all_finite)
     n_samples = len(samples.x)
     batch_size = n_samples if batch_size is None else min(batch_size, n_samples)
     objective = Objective(loss_code, parameter, reduction == "mean", l2, batch_size)

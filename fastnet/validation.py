@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf, isfinite
 from typing import Any, TypeAlias, Union
 
@@ -290,8 +290,25 @@ def check_seed(argument: str, value: Any) -> None:
     check_integer(argument, value, 0, 2**32 - 1)
 
 
+def all_finite(array: NDArray[Any]) -> bool:
+    """Whether all numbers of an array are finite.
+
+    Examples
+    --------
+    >>> all_finite(np.array([1.0, np.inf]))
+    False
+    """
+    return bool(np.isfinite(array).all())
+
+
 def check_array(
-    argument: str, value: Any, dtype: DTypeLike, ndim: int, *, column: bool = False
+    argument: str,
+    value: Any,
+    dtype: DTypeLike,
+    ndim: int,
+    *,
+    column: bool = False,
+    is_finite: Callable[[NDArray[Any]], bool] = all_finite,
 ) -> NDArray[np.floating]:
     """Turn a value into an array that kernels take: C-contiguous, aligned, in native byte order, finite.
 
@@ -308,6 +325,8 @@ def check_array(
         The number of dimensions.
     column : bool
         Whether a 1-dimensional value of n samples stands for a 2-dimensional one of shape (n, 1).
+    is_finite : callable
+        What finds out whether all numbers of an array as kernels take it are finite.
 
     Returns
     -------
@@ -331,11 +350,11 @@ def check_array(
     dtype = check_dtype("dtype", dtype)
     if type(value) is np.ndarray and value.ndim == ndim and value.dtype.kind in "biuf":
         # What most callers give needs none of the care below, which takes as long as 50 epochs of a small network.
-        if value.dtype is dtype and value.size > 0 and value.flags.carray and np.isfinite(value).all():
+        if value.dtype is dtype and value.size > 0 and value.flags.carray and is_finite(value):
             return value
         with np.errstate(all="ignore"):
             array = np.asarray(value, dtype, order="C")
-            if array.size > 0 and array.flags.aligned and np.isfinite(array).all():
+            if array.size > 0 and array.flags.aligned and is_finite(array):
                 return array
     source = _as_array(argument, value)
     if source.dtype.kind not in "biuf":

@@ -85,6 +85,7 @@ HELPERS = {
     },
     "fastnet.kernels.network": {
         "forward_finite": "forward, and whether what comes out is finite, in one call",
+        "finite": "what `fastnet.validation.all_finite` is to NumPy",
         "train_member": "train, as one of several threads",
     },
 }

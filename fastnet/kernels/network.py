@@ -167,6 +167,12 @@ def forward_finite(layout, parameters, x, out):
     return True
 
 
+@jit
+def finite(values):
+    """Whether all numbers of a (size,) array are finite."""
+    return all_finite(pointer(values), values.size)
+
+
 @jit_inline
 def _check_forward(layout, parameters, x, out):
     """Refuse arrays that do not fit together."""
