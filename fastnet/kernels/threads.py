@@ -65,7 +65,7 @@ class Trainer:
             self._pace = pace_of(key, self._n_threads, work / _SPEED)
         self._workspace = make_workspace(records, self._n_threads)
         #: By the number of threads: what one number has found out about the cores is not true of another.
-        self._boards = {n_threads: new_board(n_threads) for n_threads in range(1, self._n_threads + 1)}
+        self._boards = {1: new_board(1)}
         #: When each thread began its part of the last call, and ended it.
         self._begun, self._ended = [0.0] * self._n_threads, [0.0] * self._n_threads
 
@@ -93,7 +93,10 @@ class Trainer:
     def _together(self, arguments: tuple[Any, ...], n_threads: int) -> int:
         if n_threads == 1:
             return self._member(arguments, 0, 1)
-        clear_arrivals(self._boards[n_threads])
+        if n_threads in self._boards:
+            clear_arrivals(self._boards[n_threads])
+        else:
+            self._boards[n_threads] = new_board(n_threads)
         return run_together(lambda thread, n: self._member(arguments, thread, n), n_threads)
 
     def _member(self, arguments: tuple[Any, ...], thread: int, n_threads: int) -> int:
