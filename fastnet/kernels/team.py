@@ -37,8 +37,8 @@ _SLEEP, _WAKE = 128, 129
 _N_REGIONS = 2
 #: Where the shares begin on a team's board, which is a cache line after the arrivals, and what each is at first.
 _SHARES, _FIRST_SHARE = 8, 1 << 20
-#: Who comes last leaves 1 / 2^6 of its share to the others: it takes 14 steps until cores of which one is half as fast
-#: as another come at the same time, and nobody minds one that has been disturbed once.
+#: Who comes last leaves 1 / 2^6 of its share to the others: it takes 26 steps until cores of which one is half as fast
+#: as the other come at the same time, and nobody minds one that has been disturbed once.
 _EASING = 6
 #: LLVM's intrinsics for the instruction that says a loop waits, and their arguments, by the beginning of the triple.
 _YIELD_HINT = ("llvm.aarch64.hint", (1,))
@@ -59,7 +59,7 @@ class Team(NamedTuple):
 
 def new_board(n_threads: int) -> NDArray[np.int64]:
     """What a team of so many shares: the arrivals, the sleepers, and each one's share of either region."""
-    board = np.full(_SHARES + _N_REGIONS * n_threads, _FIRST_SHARE)
+    board = np.full(_SHARES + _N_REGIONS * n_threads, _FIRST_SHARE, np.int64)
     clear_arrivals(board)
     return board
 
