@@ -355,8 +355,15 @@ class TestAccepted:
 
     @pytest.mark.parametrize(
         "labels",
-        [LABELS, np.array(LABELS, np.uint8), np.array(LABELS, bool), np.array(LABELS, ">f4"), np.eye(2)[LABELS]],
-        ids=["list", "uint8", "bool", "float", "one-hot"],
+        [
+            LABELS,
+            np.array(LABELS, np.uint8),
+            np.array(LABELS, bool),
+            np.array(LABELS, ">f4"),
+            np.array(LABELS, ">i2"),
+            np.eye(2)[LABELS],
+        ],
+        ids=["list", "uint8", "bool", "float", "int16", "one-hot"],
     )
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_labels(self, backend, labels):
