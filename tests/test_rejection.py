@@ -227,15 +227,15 @@ class TestRefused:
             net.fit(**arguments, backend="numpy")
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-    @pytest.mark.parametrize("row", [0, 99_999, 199_999])
+    @pytest.mark.parametrize("row", [0, 99_999, 200_000])
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_large_inputs_that_are_not_finite(self, dtype, row, value):
         """Compiled code looks through them; their last numbers fill no vector."""
-        x, net = np.zeros((200_000, 3), dtype), network(dtype=dtype)
+        x, net = np.zeros((200_001, 3), dtype), network(dtype=dtype)
         x[:, 0] = np.finfo(dtype).max
         before = net.copy()
         with_one = changed(x, (row, 2), value)
-        message = rf"^X must be finite: 1 of 600000 numbers are NaN or infinite, the first at index \({row}, 2\): "
+        message = rf"^X must be finite: 1 of 600003 numbers are NaN or infinite, the first at index \({row}, 2\): "
         for refused in (with_one, np.ascontiguousarray(with_one[:, ::-1])[:, ::-1]):
             with pytest.raises(ValueError, match=message):
                 net.fit(refused, np.zeros((len(x), 2), dtype))

@@ -225,7 +225,7 @@ def test_no_bit_depends_on_the_shares(many_cores: None, monkeypatch: pytest.Monk
     monkeypatch.setattr(threads, "new_board", uneven)
     for n_threads in (2, 3, 5):
         assert_equal(trained(CASE, n_threads), desired, f"{n_threads} threads with uneven shares")
-    assert boards
+    assert any(board[0] > 0 for board in boards), "nobody has waited"
 
 
 @numba.njit

@@ -66,8 +66,8 @@ class Trainer:
         self._workspace = make_workspace(records, self._n_threads)
         #: By the number of threads: what one number has found out about the cores is not true of another.
         self._boards = {1: new_board(1)}
-        #: When each thread began its part of the last call, and ended it.
-        self._begun, self._ended = [0.0] * self._n_threads, [0.0] * self._n_threads
+        #: When each thread began its part of the last call, and the caller ended its own.
+        self._begun, self._ended = [0.0] * self._n_threads, 0.0
 
     def __call__(
         self, layout: Any, parameters: Any, samples: Any, objective: Any, update: Any, progress: Any, n_blocks: int
@@ -84,7 +84,7 @@ class Trainer:
                 seconds = time.perf_counter() - start
                 if status != contract.NOT_FINITE:
                     # Until all are there, nobody works.
-                    working = self._ended[0] - max(self._begun)
+                    working = self._ended - max(self._begun)
                     self._pace.note(n_threads, n_now, seconds, seconds - working)
             n_blocks -= n_now
             if status != contract.PAUSED or n_blocks == 0:
@@ -102,7 +102,8 @@ class Trainer:
     def _member(self, arguments: tuple[Any, ...], thread: int, n_threads: int) -> int:
         self._begun[thread] = time.perf_counter()
         status: int = train_member(*arguments, self._workspace, self._boards[n_threads], thread, n_threads)
-        self._ended[thread] = time.perf_counter()
+        if thread == 0:
+            self._ended = time.perf_counter()
         return status
 
 
