@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,10 +25,7 @@ from fastnet.testing.golden import GoldenError, assert_trajectory, check, golden
 from fastnet.testing.golden_file import Bound
 from fastnet.testing.golden_report import environment
 from tests.data.record_goldens import goldens
-from tests.recording import SETTINGS, X, Y, network, recorded
-
-DATA = Path(__file__).parent / "data"
-FILES = sorted(DATA.glob("*.golden"))
+from tests.recording import DATA, FILES, SETTINGS, X, Y, network, recorded
 
 
 @pytest.fixture

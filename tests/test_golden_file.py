@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import random
 import re
-from pathlib import Path
 
 import pytest
 
 from fastnet.testing.golden import check
 from fastnet.testing.golden_file import GoldenFileError, from_text, to_text
-from tests.recording import recorded
-
-FILES = sorted((Path(__file__).parent / "data").glob("*.golden"))
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "recorded.golden"
+from tests.recording import FILES, recorded
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -26,8 +18,8 @@ def test_files_are_read_and_written_without_a_change(file):
     assert to_text(from_text(text, file)) == text
 
 
-def test_truncated_files_are_refused(path):
-    text = recorded(path, every=4)
+def test_truncated_files_are_refused(tmp_path):
+    text = recorded(tmp_path / "whole.golden", every=4)
     lines = text.splitlines(keepends=True)
     for n_lines in range(len(lines)):
         with pytest.raises(GoldenFileError, match=rf"cut\.golden, line {max(n_lines, 1)}: "):
@@ -51,7 +43,8 @@ def test_truncated_files_are_refused(path):
         (r"\[0, 0\]", "[0, 9]", "weights.0 has no element [0, 9]"),
     ],
 )
-def test_damage_is_named(path, pattern, replacement, message):
+def test_damage_is_named(tmp_path, pattern, replacement, message):
+    path = tmp_path / "damaged.golden"
     text = recorded(path, every=4)
     damaged = re.sub(pattern, replacement, text, count=1)
     line = text[: re.search(pattern, text).start()].count("\n") + 1
@@ -62,14 +55,16 @@ def test_damage_is_named(path, pattern, replacement, message):
     assert f"line {line}: " in str(caught.value)
 
 
-def test_bytes_that_are_no_text_are_refused(path):
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "bytes.golden"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(GoldenFileError, match="it is not text"):
         check(path)
 
 
-def test_nothing_else_is_raised_for_damage(path):
+def test_nothing_else_is_raised_for_damage(tmp_path):
     """A character is lost, doubled or changed anywhere."""
+    path = tmp_path / "whole.golden"
     text, source = recorded(path, every=4), random.Random(0)
     n_refused = 0
     for _ in range(400):
