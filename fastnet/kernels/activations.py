@@ -192,7 +192,7 @@ def backward_rows(activation, buffer, delta, z, a, n_rows, stride):
     _backward_span(activation, buffer, n_rows * stride, delta, delta, z, a)
 
 
-@jit
+@jit_part
 def join_padded(first, second, third):
     """Three matrices of one shape, one after another in planes of padded rows, as many as whole groups need."""
     if first.shape != second.shape or first.shape != third.shape:

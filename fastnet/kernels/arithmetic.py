@@ -13,7 +13,7 @@ from llvmlite import ir
 
 from fastnet.kernels import simd
 from fastnet.kernels.formulas import arithmetic
-from fastnet.kernels.jit import jit
+from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import keep, lanes_of, load, pointer, store
 from fastnet.kernels.simd import Lanes, staged, switch
 
@@ -41,7 +41,7 @@ def _unary(function: ir.Value, x: Lanes) -> Lanes:
 _fma = staged(simd.fma)
 
 
-@jit
+@jit_inline
 def _map(function, x):
     source = np.ascontiguousarray(x)
     out = np.empty(x.shape, x.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnet.contract import BLOCK_ROWS
-from fastnet.kernels.jit import jit, jit_inline
+from fastnet.kernels.jit import jit, jit_inline, jit_part
 from fastnet.kernels.memory import is_nowhere, keep, lanes_of, least, moved, pointer, release, reserve, splat, store
 from fastnet.kernels.products import copy_row, large_product, padded, scratch_size, target, view
 
@@ -74,7 +74,7 @@ def _multiply_arrays(result, add, a, a_row, a_column, b, b_row, b_column, bias, 
     release(scratch)
 
 
-@jit
+@jit_part
 def _product_of_arrays(a, b, bias):
     (n_rows, n_terms), n_columns = a.shape, b.shape[1]
     if b.shape[0] != n_terms:
@@ -121,7 +121,7 @@ def matmul(a, b):
 def affine(x, weights, bias):
     """x @ weights + bias, every sum from the bias (or +0 where ``bias`` is None) over the inputs in order."""
     if bias is None:
-        return matmul(x, weights)
+        return _product_of_arrays(x, weights, np.empty(0, weights.dtype))
     n_columns = weights.shape[1]
     if bias.size != n_columns:
         raise ValueError("bias must have one element for each column of weights")
@@ -144,9 +144,8 @@ def back_projection(delta, weights):
     return _trimmed(result, n_columns)
 
 
-@jit
-def weight_gradient(x, delta):
-    """x.T @ delta over the rows in order: a sum from +0 for each block of 256, then the blocks in order."""
+@jit_part
+def _weight_gradient(x, delta):
     (n_samples, n_inputs), n_columns = x.shape, delta.shape[1]
     if delta.shape[0] != n_samples:
         raise ValueError("x and delta must have the same number of rows")
@@ -164,15 +163,21 @@ def weight_gradient(x, delta):
 
 
 @jit
+def weight_gradient(x, delta):
+    """x.T @ delta over the rows in order: a sum from +0 for each block of 256, then the blocks in order."""
+    return _weight_gradient(x, delta)
+
+
+@jit
 def bias_gradient(delta):
     """The sum of delta's rows, in the blocks of `weight_gradient`."""
-    return weighted_row_sum(delta, np.ones(delta.shape[0], delta.dtype))
+    return _weight_gradient(np.ones((delta.shape[0], 1), delta.dtype), delta)[0]
 
 
 @jit
 def weighted_row_sum(values, weights):
     """The rows of ``values`` times their weights, summed in the blocks of `weight_gradient`."""
-    return weight_gradient(np.ascontiguousarray(weights).reshape(weights.size, 1), values)[0]
+    return _weight_gradient(np.ascontiguousarray(weights).reshape(weights.size, 1), values)[0]
 
 
 @jit
