@@ -38,7 +38,7 @@ _SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO
 _MOST_SECONDS = 60 * 86400
 _MOST_FOLDERS = 8
 _MOST_BYTES = 256 << 20
-#: Files in a folder: kernels compiled for one network each could be any number. The oldest are removed.
+#: Files in a folder: kernels compiled for one network each could be any number. Those used longest ago are removed.
 _MOST_FILES = 512
 #: Names, to remove nothing else: a folder may be shared with others.
 _FOLDER = re.compile(r"kernels-[0-9a-f]{16}")
@@ -116,6 +116,7 @@ class KernelCache:
             result = CompileResult._rebuild(target_context, *pickle.loads(payload))  # noqa: S301
         except Exception:  # noqa: BLE001 - whatever is wrong with a file, the function can be compiled
             return None
+        _note_use(path)
         _note_use(path.parent)
         return result
 
@@ -242,12 +243,12 @@ def _write(path: Path, header: dict[str, Any], payload: bytes) -> None:
 
 
 @cache
-def _note_use(folder: Path) -> None:
-    """Let `remove_unused` know, once a process."""
+def _note_use(path: Path) -> None:
+    """Let `remove_unused` and `_remove_oldest` know, once a process."""
     try:
-        os.utime(folder)
+        os.utime(path)
     except OSError:
-        # It may belong to someone else.
+        # It may belong to someone else, or be gone.
         return
 
 
