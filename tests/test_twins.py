@@ -6,30 +6,21 @@ explains, fails.
 
 from __future__ import annotations
 
-import copy
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-import fastnet
 from fastnet import contract, kernels, reference
-from fastnet.contract import Objective, Progress, Samples, Update
 from fastnet.kernels import arithmetic, linear
-from fastnet.layout import buffer_size, make_layout, parameter_views
 from fastnet.reference import blas, exact
-from fastnet.testing.cases import edge_values
-from tests.support import assert_same_bits, bit_patterns
-
-Array = NDArray[np.floating]
-
-DTYPES = ["float32", "float64"]
+from fastnet.testing.calls import CALLS, DTYPES, Arguments, Source, arrays_of, copied, twins
+from tests.support import assert_same_bits
 
 
 def module(package: ModuleType, name: str) -> ModuleType:
@@ -158,187 +149,12 @@ def test_kernels_offer_what_they_list() -> None:
 # --- the same results ---
 
 
-class Call(NamedTuple):
-    """Arguments of a function, and the positions of those that it may change."""
-
-    arguments: tuple[Any, ...]
-    changes: tuple[int, ...] = ()
+#: Positions of the arguments that a function changes.
+CHANGES = {"network.forward": (3,), "network.gradient": (4,), "network.train": (1, 4, 5), "optimizers.step": (1, 5)}
 
 
-def matrix(rng: np.random.Generator, dtype: str, *shape: int) -> Array:
-    return rng.standard_normal(shape).astype(dtype)
-
-
-def unary_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    yield Call((np.concatenate([edge_values(dtype), bit_patterns(dtype, 1000, seed=0)]),))
-    yield Call((matrix(rng, dtype, 3, 5, 7),))
-    yield Call((np.empty((0, 3), dtype),))
-
-
-def fma_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    yield Call(tuple(bit_patterns(dtype, 1000, seed) for seed in range(3)))
-    yield Call(tuple(matrix(rng, dtype, 3, 7) for _ in range(3)))
-
-
-#: Rows, terms and columns: nothing to sum, less than a vector, whole vectors, more than a block of rows, and as many as
-#: are packed before they are multiplied.
-SHAPES = [(0, 3, 2), (2, 0, 3), (1, 1, 1), (3, 5, 4), (7, 16, 32), (5, 300, 17), (33, 9, 40), (199, 300, 40)]
-
-
-def matmul_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    for n, k, m in SHAPES:
-        yield Call((matrix(rng, dtype, n, k), matrix(rng, dtype, k, m)))
-    # What overflows or is not a number, and results below the normal numbers.
-    yield Call((edge_values(dtype).reshape(4, -1), edge_values(dtype).reshape(-1, 4)))
-
-
-def affine_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    for call in matmul_calls(dtype, rng):
-        yield Call((*call.arguments, None))
-        yield Call((*call.arguments, matrix(rng, dtype, call.arguments[1].shape[1])))
-
-
-def back_projection_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    for call in matmul_calls(dtype, rng):
-        yield Call((call.arguments[0], call.arguments[1].T.copy()))
-
-
-def weight_gradient_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    for call in matmul_calls(dtype, rng):
-        yield Call((call.arguments[0].T.copy(), call.arguments[1]))
-
-
-def bias_gradient_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    for n, m in ((0, 2), (1, 1), (5, 17), (2 * contract.BLOCK_ROWS + 3, 3)):
-        yield Call((matrix(rng, dtype, n, m),))
-    yield Call((edge_values(dtype).reshape(-1, 4),))
-
-
-def weighted_row_sum_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    for (values,), _ in bias_gradient_calls(dtype, rng):
-        yield Call((values, matrix(rng, dtype, len(values))))
-
-
-def multiply_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    yield Call((edge_values(dtype).reshape(4, -1), edge_values(dtype)[::-1].reshape(4, -1).copy()))
-    yield Call((matrix(rng, dtype, 3, 17), matrix(rng, dtype, 3, 17)))
-
-
-def activation_calls(dtype: str, rng: np.random.Generator, n_matrices: int = 1) -> Iterator[Call]:
-    """Every activation, on numbers of ordinary size, on edge values, on signed zeros; one unit, some, many."""
-    for activation in range(len(contract.ACTIVATIONS)):
-        for shape in ((1, 1), (4, 3), (3, 21)):
-            yield Call((activation, *(5 * matrix(rng, dtype, *shape) for _ in range(n_matrices))))
-        edges = edge_values(dtype)
-        yield Call((activation, *(rng.permutation(edges).reshape(4, -1) for _ in range(n_matrices))))
-        zeros = np.array([[0.0, -0.0], [-0.0, -0.0], [0.0, 0.0]], dtype)
-        yield Call((activation, zeros, *[np.full_like(zeros, 0.5)] * (n_matrices - 1)))
-
-
-def softmax_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    for arguments, _ in activation_calls(dtype, rng):
-        yield Call(arguments[1:])
-
-
-def loss_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    for loss in range(len(contract.LOSSES)):
-        for activation in (contract.IDENTITY, contract.SIGMOID, contract.SOFTMAX, contract.EXPONENTIAL):
-            for arguments, _ in activation_calls(dtype, rng, 3):
-                if arguments[0] == activation:
-                    yield Call((loss, activation, 0.3, *arguments[1:]))
-
-
-# A layer of each width: less than a vector, more, and softmax at the end.
-SIZES, ACTIVATIONS = (3, 5, 17, 2), ["tanh", "gelu", "softmax"]
-
-
-def buffers(dtype: str, rng: np.random.Generator) -> tuple[NDArray[np.int64], Array, Samples]:
-    """A layout, parameters and samples, more than a block of them."""
-    layout = make_layout(SIZES, ACTIVATIONS, True, np.dtype(dtype))
-    n_samples = contract.BLOCK_ROWS + 4
-    y = np.zeros((n_samples, layout[-1, contract.STRIDE]), dtype)
-    y[np.arange(n_samples), rng.integers(0, 2, n_samples)] = 1
-    weight = rng.uniform(0.5, 2, n_samples).astype(dtype)
-    order = np.stack([rng.permutation(n_samples) for _ in range(2)])
-    return layout, filled(layout, dtype, rng), Samples(matrix(rng, dtype, n_samples, 3), y, weight, order)
-
-
-def filled(layout: NDArray[np.int64], dtype: str, rng: np.random.Generator) -> Array:
-    """A buffer with random numbers where a network has some, and zeros between."""
-    buffer = np.zeros(buffer_size(layout), dtype)
-    for views in parameter_views(buffer, layout):
-        for part in views:
-            part[...] = matrix(rng, dtype, *part.shape)
-    return buffer
-
-
-OBJECTIVE = Objective(contract.CROSS_ENTROPY, 0.0, True, 0.01, 100)
-
-
-def update_of(optimizer: fastnet.optimizers.Optimizer, size: int, dtype: str) -> Update:
-    slots = optimizer.initial_slots(size, np.dtype(dtype))
-    return Update(optimizer.kind, optimizer.settings, slots, np.ones(2), optimizer.rates(0, 2))
-
-
-def forward_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    layout, parameters, samples = buffers(dtype, rng)
-    yield Call((layout, parameters, samples.x, np.empty((len(samples.x), SIZES[-1]), dtype)), changes=(3,))
-
-
-def gradient_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    layout, parameters, samples = buffers(dtype, rng)
-    yield Call((layout, parameters, samples, OBJECTIVE, np.zeros_like(parameters)), changes=(4,))
-
-
-def step_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    layout, parameters, _ = buffers(dtype, rng)
-    for optimizer in (
-        fastnet.SGD(0.1),
-        fastnet.SGD(0.1, momentum=0.9, nesterov=True),
-        fastnet.AdamW(0.1),
-        fastnet.RMSprop(0.1),
-        fastnet.RMSprop(0.1, momentum=0.5),
-        fastnet.Rprop(0.1),
-    ):
-        update = update_of(optimizer, parameters.size, dtype)
-        arguments = (layout, parameters, filled(layout, dtype, rng), 3.5, OBJECTIVE, update, 0.1)
-        yield Call(arguments, changes=(1, 5))
-
-
-def train_calls(dtype: str, rng: np.random.Generator) -> Iterator[Call]:
-    layout, parameters, samples = buffers(dtype, rng)
-    update = update_of(fastnet.Adam(0.01), parameters.size, dtype)
-    for n_blocks in (2, 100):
-        progress = Progress(
-            np.array([0, 0, 0, 2, 0]), np.zeros(contract.N_SUMS), np.zeros_like(parameters), np.zeros(2), np.zeros(2)
-        )
-        yield Call((layout, parameters, samples, OBJECTIVE, update, progress, n_blocks), changes=(1, 4, 5))
-
-
-UNARY = ("exp", "expm1", "flush", "log", "normal_cdf", "normal_density", "sigmoid", "softplus", "tanh")
-#: What every function is called with.
-CALLS: dict[str, Callable[[str, np.random.Generator], Iterator[Call]]] = {
-    **{f"exact.{name}": unary_calls for name in UNARY},
-    "exact.fma": fma_calls,
-    "exact.affine": affine_calls,
-    "exact.back_projection": back_projection_calls,
-    "exact.bias_gradient": bias_gradient_calls,
-    "exact.matmul": matmul_calls,
-    "exact.multiply": multiply_calls,
-    "exact.sum_in_order": bias_gradient_calls,
-    "exact.transpose": bias_gradient_calls,
-    "exact.weight_gradient": weight_gradient_calls,
-    "exact.weighted_row_sum": weighted_row_sum_calls,
-    "activations.forward": activation_calls,
-    "activations.backward": lambda dtype, rng: activation_calls(dtype, rng, 3),
-    "activations.log_softmax": softmax_calls,
-    "losses.loss": loss_calls,
-    "losses.delta": loss_calls,
-    "network.forward": forward_calls,
-    "network.gradient": gradient_calls,
-    "network.train": train_calls,
-    "optimizers.step": step_calls,
-}
+def calls_of(name: str, dtype: str = "float64") -> Iterator[Arguments]:
+    return CALLS[name](Source(dtype, size=1000))
 
 
 def test_every_function_is_called() -> None:
@@ -348,23 +164,8 @@ def test_every_function_is_called() -> None:
     )
 
 
-def twins(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The kernel and the reference's function."""
-    place, _, function = name.partition(".")
-    return functions(PAIRS[place][1])[function], functions([PAIRS[place][0]])[function]
-
-
-def arrays(value: Any) -> Iterator[NDArray[np.generic]]:
-    """All arrays in an argument or a result, which may be a record; numbers count as arrays."""
-    if isinstance(value, tuple):
-        for part in value:
-            yield from arrays(part)
-    elif value is not None:
-        yield np.asarray(value)
-
-
 def assert_same(actual: Any, desired: Any, what: str) -> None:
-    for one, other in zip(arrays(actual), arrays(desired), strict=True):
+    for one, other in zip(arrays_of(actual), arrays_of(desired), strict=True):
         assert_same_bits(one, other, what)
 
 
@@ -373,14 +174,14 @@ def assert_same(actual: Any, desired: Any, what: str) -> None:
 def test_same_bits(dtype: str, name: str) -> None:
     """Results, dtypes, and what is changed in place; everything else stays as it was."""
     kernel, twin = twins(name)
-    for number, call in enumerate(CALLS[name](dtype, np.random.default_rng(1))):
+    for number, arguments in enumerate(calls_of(name, dtype)):
         what = f"call {number}"
-        mine, yours = copy.deepcopy(call.arguments), copy.deepcopy(call.arguments)
+        mine, yours = copied(arguments), copied(arguments)
         with np.errstate(all="ignore"):
             assert_same(kernel(*mine), twin(*yours), what)
-        for position, original in enumerate(call.arguments):
+        for position, original in enumerate(arguments):
             assert_same(mine[position], yours[position], f"{what}, argument {position}")
-            if position not in call.changes:
+            if position not in CHANGES.get(name, ()):
                 assert_same(mine[position], original, f"{what}, argument {position}")
 
 
@@ -405,12 +206,12 @@ def laid_out(number: int, array: Any) -> Any:
 def test_memory_layout_does_not_matter(name: str) -> None:
     """Functions on arrays take views of any kind; networks, whose loops follow pointers, ask for contiguous arrays."""
     kernel, twin = twins(name)
-    for call in CALLS[name]("float64", np.random.default_rng(2)):
-        n_numbers = sum(not isinstance(value, np.ndarray) for value in call.arguments)
-        arguments = [laid_out(position - n_numbers, value) for position, value in enumerate(call.arguments)]
+    for arguments in calls_of(name):
+        n_numbers = sum(not isinstance(value, np.ndarray) for value in arguments)
+        views = [laid_out(position - n_numbers, value) for position, value in enumerate(arguments)]
         with np.errstate(all="ignore"):
-            assert_same(kernel(*arguments), twin(*call.arguments), name)
-            assert_same(twin(*arguments), twin(*call.arguments), name)
+            assert_same(kernel(*views), twin(*arguments), name)
+            assert_same(twin(*views), twin(*arguments), name)
 
 
 # --- the same refusals ---
@@ -449,9 +250,8 @@ def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
     ],
 )
 def test_unknown_codes_are_refused(name: str, position: int, codes: tuple[int, int]) -> None:
-    call = next(CALLS[name]("float64", np.random.default_rng(3)))
+    arguments = list(next(calls_of(name)))
     for code in codes:
-        arguments = [*call.arguments]
         arguments[position] = code
         for function in twins(name):
             with pytest.raises(ValueError, match="must be a code from 0"):
@@ -460,7 +260,7 @@ def test_unknown_codes_are_refused(name: str, position: int, codes: tuple[int, i
 
 def test_step_refuses_buffers_of_other_sizes() -> None:
     """And changes nothing then."""
-    layout, parameters, gradient, *rest = next(step_calls("float64", np.random.default_rng(4))).arguments
+    layout, parameters, gradient, *rest = next(calls_of("optimizers.step"))
     for wrong in (
         (parameters[:-8], gradient[:-8]),
         (parameters, gradient[:-8]),
@@ -471,14 +271,6 @@ def test_step_refuses_buffers_of_other_sizes() -> None:
             with pytest.raises(ValueError, match="size of the layout"):
                 function(layout, *copies, *rest)
         assert_same(tuple(copies), wrong, "refused")
-
-
-def training_arguments() -> tuple[Any, ...]:
-    """Arguments of `train` that fit together."""
-    layout, parameters, samples, objective, update, progress, n_blocks = next(
-        CALLS["network.train"]("float64", np.random.default_rng(5))
-    ).arguments
-    return layout, parameters, samples, objective, update, progress, n_blocks
 
 
 @pytest.mark.parametrize(
@@ -497,7 +289,7 @@ def training_arguments() -> tuple[Any, ...]:
 )
 def test_train_refuses_records_that_do_not_fit(record: int, changes: dict[str, Any]) -> None:
     """Before it writes anything: kernels have no bounds but these."""
-    arguments = list(training_arguments())
+    arguments = list(next(calls_of("network.train")))
     before = arguments[1].copy()
     arguments[record] = arguments[record]._replace(**changes)
     for function in twins("network.train"):
@@ -507,7 +299,7 @@ def test_train_refuses_records_that_do_not_fit(record: int, changes: dict[str, A
 
 
 def test_orders_out_of_range_are_refused() -> None:
-    arguments = list(training_arguments())
+    arguments = list(next(calls_of("network.train")))
     n_samples = len(arguments[2].x)
     arguments[2] = arguments[2]._replace(order=np.full((2, n_samples), n_samples, np.int64))
     for function in twins("network.train"):
@@ -516,7 +308,7 @@ def test_orders_out_of_range_are_refused() -> None:
 
 
 def test_forward_and_gradient_refuse_shapes_that_do_not_fit() -> None:
-    layout, parameters, samples, objective, *_ = training_arguments()
+    layout, parameters, samples, objective, *_ = next(calls_of("network.train"))
     n_outputs = int(layout[-1, contract.N_OUTPUTS])
     for x, out in ((samples.x[:, :-1].copy(), (len(samples.x), n_outputs)), (samples.x, (1, n_outputs))):
         for function in twins("network.forward"):
@@ -542,12 +334,12 @@ def test_forward_and_gradient_refuse_shapes_that_do_not_fit() -> None:
 )
 def test_arrays_of_other_dtypes_are_refused(name: str, position: int, field: str | None) -> None:
     """Before anything is written."""
-    arguments = list(next(CALLS[name]("float64", np.random.default_rng(6))).arguments)
+    arguments = list(next(calls_of(name)))
     wrong = arguments[position] if field is None else getattr(arguments[position], field)
     narrow = wrong.astype("float32")
     arguments[position] = narrow if field is None else arguments[position]._replace(**{field: narrow})
-    before = copy.deepcopy(arguments)
+    before = copied(tuple(arguments))
     for function in twins(name):
         with pytest.raises(TypeError, match=r"^arrays must be of one dtype; got float64 and float32$"):
             function(*arguments)
-    assert_same(tuple(arguments), tuple(before), "refused")
+    assert_same(tuple(arguments), before, "refused")

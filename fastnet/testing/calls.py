@@ -24,6 +24,9 @@ DTYPES = ("float32", "float64")
 UNARY = ("exp", "expm1", "flush", "log", "normal_cdf", "normal_density", "sigmoid", "softplus", "tanh")
 #: A layer of each kind: less than a vector, more than one, and softmax at the end.
 _SIZES, _ACTIVATIONS = (3, 5, 17, 2), ("tanh", "gelu", "softmax")
+#: Rows, terms and columns of products: no rows, nothing to sum, less than a vector, whole vectors, more than a block of
+#: rows, and as many as are packed before they are multiplied.
+_SHAPES = ((0, 3, 2), (2, 0, 3), (1, 1, 1), (3, 5, 4), (7, 16, 32), (5, 300, 17), (70, 33, 65), (199, 300, 40))
 _OBJECTIVE = Objective(contract.CROSS_ENTROPY, 0.0, True, 0.01, 100)
 _OPTIMIZERS: tuple[Optimizer, ...] = (
     SGD(0.1),
@@ -68,18 +71,21 @@ class Source:
 def _unary(source: Source) -> Iterator[Arguments]:
     ordinary = 10 * source.matrix(source.size)
     yield (np.concatenate([edge_values(source.dtype), source.bit_patterns(source.size), ordinary]),)
+    yield (source.matrix(3, 5, 7),)
+    yield (source.matrix(0, 3),)
 
 
 def _fma(source: Source) -> Iterator[Arguments]:
     yield tuple(source.bit_patterns(source.size) for _ in range(3))
+    yield tuple(source.matrix(3, 7) for _ in range(3))
     # Products that an addend all but cancels.
     a, b = source.matrix(source.size), source.matrix(source.size)
     yield a, b, -(a * b)
 
 
 def _products(source: Source) -> Iterator[tuple[Array, Array]]:
-    """Matrices to multiply: nothing to sum, a rest, whole vectors, more than a block of rows; edge values."""
-    for n, k, m in ((2, 0, 3), (1, 1, 1), (3, 5, 4), (7, 16, 32), (5, 300, 17), (70, 33, 65)):
+    """Matrices to multiply; edge values, which overflow, are no numbers, or have results below the normal numbers."""
+    for n, k, m in _SHAPES:
         yield source.matrix(n, k), source.matrix(k, m)
     yield source.edges(), source.edges().T.copy()
 
@@ -181,10 +187,12 @@ def _step(source: Source) -> Iterator[Arguments]:
 def _train(source: Source) -> Iterator[Arguments]:
     layout, parameters, samples = _network(source)
     update = _update(Adam(0.01), parameters.size, source.dtype)
-    progress = Progress(
-        np.array([0, 0, 0, 2, 0]), np.zeros(contract.N_SUMS), np.zeros_like(parameters), np.zeros(2), np.zeros(2)
-    )
-    yield layout, parameters, samples, _OBJECTIVE, update, progress, 100
+    # Both epochs, and a part of the first one.
+    for n_blocks in (100, 2):
+        progress = Progress(
+            np.array([0, 0, 0, 2, 0]), np.zeros(contract.N_SUMS), np.zeros_like(parameters), np.zeros(2), np.zeros(2)
+        )
+        yield layout, parameters, samples, _OBJECTIVE, update, progress, n_blocks
 
 
 #: What every function is called with, by the reference's module and name.
@@ -230,3 +238,15 @@ def arrays_of(value: Any) -> Iterator[NDArray[Any]]:
             yield from arrays_of(part)
     elif value is not None:
         yield np.asarray(value)
+
+
+def copied(value: Any) -> Any:
+    """Arguments, or a record among them, with arrays of their own; read-only ones stay so, for they are other types."""
+    if isinstance(value, tuple):
+        copies = [copied(part) for part in value]
+        return type(value)(*copies) if hasattr(value, "_fields") else tuple(copies)
+    if not isinstance(value, np.ndarray):
+        return value
+    array = value.copy()
+    array.flags.writeable = value.flags.writeable
+    return array
