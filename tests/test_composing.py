@@ -81,14 +81,14 @@ def pack_of(dtype: str) -> tuple[Any, ...]:
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_packs_in_prange_have_the_bits_of_the_reference(dtype: str) -> None:
+def test_packs_in_prange_have_the_bits_of_the_reference() -> None:
+    """In float32; the example of the next test is one in float64."""
     of_kernels = pack_trainer(kernels.forward, kernels.gradient, kernels.step)
     of_reference = pack_trainer(reference.forward, reference.gradient, reference_optimizers.step)
-    desired = pack_of(dtype)
+    desired = pack_of("float32")
     of_reference(*desired)
     for train in (numba.njit(parallel=True)(of_kernels), of_kernels):
-        arguments = pack_of(dtype)
+        arguments = pack_of("float32")
         train(*arguments)
         for position in (1, 5, 6, 7, 8, 9):
             assert_same_bits(arguments[position], desired[position], f"argument {position}")

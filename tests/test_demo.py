@@ -65,6 +65,22 @@ def test_a_wrong_bit_fails(monkeypatch, tmp_path, capsys):
     assert readme.read_text() == text
 
 
+@pytest.mark.parametrize(("quick", "n_epochs"), [(False, 15), (True, 10)])
+def test_a_quick_demo_compares_the_printed_epochs_only(quick, n_epochs, monkeypatch):
+    fit, trained = Notebook.fit, []
+
+    def counted(self, net, epochs, backend):
+        trained.append((backend, epochs))
+        return fit(self, net, epochs, backend)
+
+    monkeypatch.setattr(Notebook, "fit", counted)
+    notebook = replace(SHORT[1], updates_before=5)
+    results, _ = demo.measure(notebook, 1, quick)
+    assert results["exact"].digest == results["numba"].digest
+    assert results["exact"].figures == results["numba"].figures
+    assert sum(epochs for backend, epochs in trained if backend == "exact") == n_epochs
+
+
 def test_outputs_outside_the_printed_range_fail(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(demo.notebooks, "outputs_of_starts", lambda n, _: np.linspace(0.2, 0.4, 3 * n).reshape(n, 3))

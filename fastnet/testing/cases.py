@@ -255,6 +255,19 @@ def covering_cases() -> dict[str, Case]:
                 n_samples=300,
                 batch_size=290,
             )
+        # Matrices that are packed before they are multiplied.
+        cases[f"large-{dtype}"] = Case(
+            (64, 100, 10),
+            "relu",
+            "softmax",
+            "cross_entropy",
+            "adam",
+            dtype,
+            n_samples=209,
+            batch_size=200,
+            epochs=1,
+            scheme="glorot_uniform",
+        )
     return cases
 
 
