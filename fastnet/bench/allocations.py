@@ -20,17 +20,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-#: Seconds for other threads to come to rest.
-_QUIET = 0.02
 _LIBRARY = "libc_malloc_debug.so.0"
 #: "@ caller + address size" is an allocation, and so is what ">" says of a reallocation.
 _ALLOCATION = re.compile(rb"^@ \S+ [+>] \S+ (0x[0-9a-f]+)$", re.MULTILINE)
 
 
 class Tracer:
-    """Counts bytes in a process that was started with `environment`."""
+    """Counts bytes in a process that was started with `environment`.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    quiet : float
+        Seconds for other threads to come to rest: those that allocate when tracing ends can crash.
+    """
+
+    def __init__(self, quiet: float = 0.02) -> None:
+        self.quiet = quiet
         library = ctypes.CDLL(_LIBRARY)
         # The C library has functions of these names too, which do nothing; a version tells them apart.
         find = ctypes.CDLL(None).dlvsym
@@ -51,8 +56,7 @@ class Tracer:
 
     def stopped(self) -> int:
         """Stop, and count the bytes since `start` was called."""
-        # Threads that still allocate when tracing ends can crash.
-        time.sleep(_QUIET)
+        time.sleep(self.quiet)
         self.stop()
         return sum(int(size, 16) for size in _ALLOCATION.findall(self.path.read_bytes()))
 
