@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fastnet.bench import allocations, contest, runner, timing
+from fastnet.bench import allocations, contest, runner, table, timing
 from fastnet.bench.peak import FlopsMeter, bandwidth
 from fastnet.bench.peers import PEERS
 from fastnet.bench.peers.base import Problem, UnsupportedError
@@ -178,6 +178,27 @@ def test_ctrl_c_drops_what_has_had_no_round() -> None:
 
     results = runner.run(["notebook", "predict-one"], [OWN], ["float64"], quick=True, show=show)
     assert [one.case for one in results.measurements] == ["notebook"]
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_keeps_what_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a workload that has had no round, too: it was found before the first one."""
+
+    def failing(peer: NumpyLoop, problem: Problem, n_rows: int) -> None:
+        raise RuntimeError("out of order")
+
+    def show(text: str, done: int, total: int) -> None:
+        if done == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(NumpyLoop, "prediction", failing)
+    results = runner.run(["notebook", "predict-one"], [OWN], ["float64"], quick=True, show=show)
+    _, without_times = results.measurements
+    assert without_times.cells == []
+    assert len(results.wrong) == 1
+    assert results.wrong[0].endswith("float64: NumPy loop: it failed with RuntimeError: out of order")
+    table.print_report(results)
+    assert "WRONG NumPy loop: it failed" in capsys.readouterr().out
 
 
 def test_ctrl_c_while_allocations_are_counted_keeps_the_times(monkeypatch: pytest.MonkeyPatch) -> None:

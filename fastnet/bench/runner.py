@@ -75,8 +75,8 @@ def run(
     -------
     Results
         What was measured, and in `Results.wrong` what was not as fastnet has it. Ctrl-C ends the rounds early, or
-        the count of allocations: the results are of the rounds that there were, say so in their settings, and lack what
-        has had none. A second Ctrl-C during a round raises `KeyboardInterrupt` at once.
+        the count of allocations: the results are of the rounds that there were, say so in their settings, and lack the
+        times of what has had none. A second Ctrl-C during a round raises `KeyboardInterrupt` at once.
 
     Raises
     ------
@@ -110,7 +110,8 @@ def run(
                     break
     if interrupted.is_set():
         settings["interrupted"] = True
-        results.measurements[:] = [one for one in results.measurements if all(cell.seconds for cell in one.cells)]
+        timed = [replace(one, cells=[cell for cell in one.cells if cell.seconds]) for one in results.measurements]
+        results.measurements[:] = [one for one in timed if one.cells or one.wrong]
     elif allocations:
         show("allocations", total, total)
         # Each peer is counted in a process that compiles all of its workloads anew.

@@ -147,10 +147,10 @@ def curve_table(points: list[Measurement]) -> Table:
 
 
 def curves(results: Results) -> dict[tuple[str, str], list[Measurement]]:
-    """The points of each curve in order, by axis and dtype."""
+    """The points of each curve that have times, in order, by axis and dtype."""
     found: dict[tuple[str, str], list[Measurement]] = {}
     for one in results.measurements:
-        if one.axis:
+        if one.axis and one.cells:
             found.setdefault((one.axis, one.dtype), []).append(one)
     return found
 
