@@ -28,6 +28,12 @@ from tools.accuracy import read_table
 COMMAND = [sys.executable, "-m", "fastnet"]
 
 
+@pytest.fixture(scope="module")
+def trained() -> rungs.Context:
+    """One whose trainings by the exact reference several tests share."""
+    return rungs.Context("numba")
+
+
 def findings(name: str, backend: Any = "numba") -> rungs.Findings:
     return rungs.RUNGS[name](rungs.Context(backend))
 
@@ -134,17 +140,11 @@ def test_interrupted_training_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> No
 FROM_THE_TOP = {"flipped_sum": 1, "fused_multiply_add": 1, "libm_exp": 0, "dropped_row": None}
 
 
-@pytest.fixture(scope="module")
-def desired() -> dict[str, rungs.Arrays]:
-    """What the exact reference's trainings leave behind."""
-    return rungs.Context("exact").desired
-
-
 @pytest.mark.parametrize("name", FAULTS)
-def test_planted_fault_is_found(name: str, desired: dict[str, rungs.Arrays], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planted_fault_is_found(name: str, trained: rungs.Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the trainings, in the first epoch; the first failure names batch, layer and array."""
     fault = FAULTS[name]
-    monkeypatch.setattr(rungs.Context, "desired", desired)
+    monkeypatch.setattr(rungs.Context, "desired", trained.desired)
     report = verify(fault.backend(), rungs=["trainings"])
     assert not report.passed
     failure = report.rungs[0].failures[0]
@@ -266,14 +266,14 @@ def test_cpus_are_skipped_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None
         (None, "the process ended with 1"),
     ],
 )
-def test_what_a_process_says_is_judged(report: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = rungs.Context("numba")
+def test_what_a_process_says_is_judged(
+    report: Any, message: str, trained: rungs.Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = f"print({json.dumps(report)!r})" if report else "raise SystemExit(1)"
-    context.children["AVX2"] = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    monkeypatch.setattr(trained, "children", {"AVX2": process})
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    failures = rungs.check_cpus(context).failures
+    failures = rungs.check_cpus(trained).failures
     assert len(failures) == 1
     assert failures[0].startswith(f"haswell: {message}")
 
