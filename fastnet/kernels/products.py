@@ -189,6 +189,22 @@ def _lowest_bit(n):
     return n & -n
 
 
+@jit_inline
+def _packs_panels(b, n_rows, n_terms, padded_columns):
+    """Whether panels of b are copied to where their rows lie one after another."""
+    lanes, most_vectors = lanes_of(b.data), tile_vectors(b.data)
+    if b.row == 1:
+        return True
+    if n_rows < PACKED_FROM_ROWS or padded_columns <= most_vectors * lanes:
+        return False
+    # Rows whose distance is a power of two share the sets of a cache, and their panel does not stay in it.
+    return (
+        b.row % (32 * lanes) == 0
+        or n_terms * b.row > PACKED_FROM_SIZE
+        or (most_vectors == 1 and n_terms * _lowest_bit(b.row // lanes) > PACKED_FROM_LINES)
+    )
+
+
 @jit_part
 def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
     """`product` by panels of b, in tiles."""
@@ -197,17 +213,7 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
     most_vectors = tile_vectors(c.data)
     has_strips = packs_strips(c.data) and n_rows >= PACKED_FROM_ROWS and padded_columns > STRIPS_FROM_VECTORS * lanes
     rows_at_once, terms_at_once = (STRIP_ROWS, STRIP_TERMS) if has_strips else (most(n_rows, 1), TERMS_AT_ONCE)
-    has_columns = b.row == 1
-    # Rows whose distance is a power of two share the sets of a cache, and their panel does not stay in it.
-    is_packed = has_columns or (
-        n_rows >= PACKED_FROM_ROWS
-        and padded_columns > most_vectors * lanes
-        and (
-            b.row % (32 * lanes) == 0
-            or n_terms * b.row > PACKED_FROM_SIZE
-            or (most_vectors == 1 and n_terms * _lowest_bit(b.row // lanes) > PACKED_FROM_LINES)
-        )
-    )
+    is_packed = _packs_panels(b, n_rows, n_terms, padded_columns)
     sums = moved(scratch, padded(c.data, least(n_terms, terms_at_once)) * most_vectors * lanes)
     strips = moved(sums, least(n_rows, rows_at_once) * most_vectors * lanes if c.add else 0)
     for low in range(0, n_rows, rows_at_once):
@@ -228,7 +234,7 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
                 halves = 2 * vectors - (1 if n_columns - column <= width - lanes // 2 else 0)
                 panel, panel_row = moved(b.data, b.first + term * b.row + column * b.column), b.row
                 if is_packed:
-                    if has_columns:
+                    if b.row == 1:
                         pack_panel_of_columns(scratch, panel, b.column, n, n_columns - column, width)
                     else:
                         pack_panel(scratch, panel, b.row, n, width)
