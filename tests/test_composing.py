@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -177,14 +178,34 @@ print(sum(predict.stats.cache_hits.values()))
 
 
 def test_callers_can_be_cached(tmp_path: Path) -> None:
+    """And find the kernel that they call, also where it is not compiled any more."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM, encoding="utf-8")
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(fastnet.__file__).parents[1])}
-    for hits in ("0\n", "1\n"):
+    for hits, changes in (("0\n", {}), ("1\n", {}), ("1\n", {"FASTNET_CACHE_DIR": str(tmp_path / "empty")})):
         ran = subprocess.run(
-            [sys.executable, "-W", "error", program], capture_output=True, text=True, check=False, env=environment
+            [sys.executable, "-W", "error", program],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment | changes,
         )
         assert (ran.stdout, ran.stderr) == (hits, "")
+
+
+def test_callers_call_the_code_that_is_there() -> None:
+    """A copy of it would be optimised and emitted again for each caller, which takes seconds."""
+    network = Network([2, 3, 1], "tanh").initialize(seed=1)
+
+    @numba.njit
+    def predict(layout, parameters, x, out):
+        return kernels.forward(layout, parameters, x, out)
+
+    x, out = normal("float64", 5, 2), np.empty((5, 1))
+    assert_same_bits(predict(network.layout, network.parameter_buffer, x, out), network.predict(x, backend="exact"))
+    (code,) = predict.inspect_llvm().values()
+    functions = re.findall(r"^(declare|define) .*@\"?_ZN7fastnet", code, re.MULTILINE)
+    assert functions == ["declare"]
 
 
 # --- allocation ---

@@ -37,7 +37,19 @@ PAIRS: dict[str, tuple[ModuleType, list[ModuleType]]] = {
 }
 
 #: Modules of the kernels that hold no functions on arrays: what the others are built of.
-BUILDING_BLOCKS = {"cache", "compiler", "formulas", "jit", "memory", "packing", "plans", "products", "regions", "simd"}
+BUILDING_BLOCKS = {
+    "cache",
+    "compiler",
+    "formulas",
+    "jit",
+    "lending",
+    "memory",
+    "packing",
+    "plans",
+    "products",
+    "regions",
+    "simd",
+}
 BUILDING_BLOCKS |= {"pace", "small", "spans", "team", "threads", "tiles", "tracing", "trainers", "workspace"}
 
 #: Public functions and classes that have no twin, and why.

@@ -31,6 +31,8 @@ from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
+from fastnet.kernels.lending import lend
+
 #: Numba's settings that change machine code. The CPU's are in the key of each file.
 _SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LLVM_REFPRUNE_FLAGS")
 #: A folder that is not the present one is removed when it has not been used for so many seconds, when so many
@@ -118,6 +120,7 @@ class KernelCache:
             return None
         _note_use(path)
         _note_use(path.parent)
+        lend(self._function, signature, result)
         return result
 
     def save_overload(self, signature: Any, result: Any) -> None:
@@ -131,6 +134,7 @@ class KernelCache:
             _write(self._path(key), header, payload)
         except OSError as error:
             _warn(f"{self.cache_path} cannot be written ({error}); set FASTNET_CACHE_DIR to a writable folder")
+        lend(self._function, signature, result)
 
     def _key(self, signature: Any, codegen: Any) -> dict[str, str]:
         """What tells compilations of a digest apart."""
