@@ -9,7 +9,7 @@ import pytest
 from fastnet.testing import rungs
 
 
-@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="other CPUs compile for other CPUs")
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="haswell and nehalem are x86")
 def test_other_cpus_give_the_same_bits() -> None:
     """By the rung of `verify`, in two processes at once: trainings, the notebook's, and those of small networks."""
     context = rungs.Context("numba")
