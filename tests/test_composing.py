@@ -170,9 +170,15 @@ from fastnet.kernels import forward
 def predict(layout, parameters, x, out):
     return forward(layout, parameters, x, out)[0, 0]
 
+# Compiled in each process, where the kernel may have been loaded.
+@numba.njit
+def predict_anew(layout, parameters, x, out):
+    return forward(layout, parameters, x, out)[0, 0]
+
 network = Network([2, 3, 1], "tanh").initialize(seed=1)
 x = np.ones((1, 2))
-assert predict(network.layout, network.parameter_buffer, x, np.empty((1, 1))) == network.predict(x)[0, 0]
+for function in (predict, predict_anew):
+    assert function(network.layout, network.parameter_buffer, x, np.empty((1, 1))) == network.predict(x)[0, 0]
 print(sum(predict.stats.cache_hits.values()))
 """
 

@@ -31,7 +31,7 @@ from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
-from fastnet.kernels.lending import lend
+from fastnet.kernels.lending import is_lendable, lend, outline
 
 #: Numba's settings that change machine code. The CPU's are in the key of each file.
 _SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "LLVM_REFPRUNE_FLAGS")
@@ -120,7 +120,8 @@ class KernelCache:
             return None
         _note_use(path)
         _note_use(path.parent)
-        lend(self._function, signature, result)
+        if is_lendable(self._function, result.library):
+            lend(self._function, signature, result)
         return result
 
     def save_overload(self, signature: Any, result: Any) -> None:
@@ -128,13 +129,17 @@ class KernelCache:
         if result.library.has_dynamic_globals:
             return
         key, seconds = self._key(signature, result.codegen), time.perf_counter() - self._begun
+        is_lent = is_lendable(self._function, result.library)
+        if is_lent:
+            result.library._shared_module = outline(result.library)
         payload = dumps(result._reduce())
         try:
             header = {**key, "checksum": zlib.crc32(payload), "seconds": round(seconds, 3)}
             _write(self._path(key), header, payload)
         except OSError as error:
             _warn(f"{self.cache_path} cannot be written ({error}); set FASTNET_CACHE_DIR to a writable folder")
-        lend(self._function, signature, result)
+        if is_lent:
+            lend(self._function, signature, result)
 
     def _key(self, signature: Any, codegen: Any) -> dict[str, str]:
         """What tells compilations of a digest apart."""

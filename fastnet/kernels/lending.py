@@ -17,20 +17,36 @@ import llvmlite.binding as llvm
 from numba.core.sigutils import normalize_signature
 
 
+def is_lendable(function: Callable[..., Any], library: Any) -> bool:
+    """Whether `provide` would find the function, and Numba is built as it has to be."""
+    found = getattr(sys.modules.get(function.__module__), function.__qualname__, None)
+    return getattr(found, "py_func", None) is function and hasattr(library, "_reload_init")
+
+
+def outline(library: Any) -> Any:
+    """A module with the names that the code defines for others: all that is read of it when it is loaded.
+
+    Numba would keep the whole, for callers to link: half of a file, and half of the time to load it.
+    """
+    local = (llvm.Linkage.internal, llvm.Linkage.private)
+    functions, variables = (
+        [one.name for one in found if not one.is_declaration and one.linkage not in local]
+        for found in (library._final_module.functions, library._final_module.global_variables)
+    )
+    lines = [f'define void @"{name}"() {{ ret void }}' for name in functions]
+    return llvm.parse_assembly("\n".join(lines + [f'@"{name}" = global i8 0' for name in variables]))
+
+
 def lend(function: Callable[..., Any], signature: Any, result: Any) -> None:
-    """Let callers that are compiled from now on call a compilation of a function of a module.
+    """Let callers that are compiled from now on call a compilation of a function.
 
     A caller that Numba keeps on disk calls `provide` when it is loaded.
     """
-    module, name, library = function.__module__, function.__qualname__, result.library
-    found = getattr(sys.modules[module], name, None)
-    if getattr(found, "py_func", None) is not function or not hasattr(library, "_reload_init"):
-        # A function within another, which nobody could provide; or a Numba that is built otherwise.
-        return
-    symbol = result.fndesc.llvm_func_name
+    symbol, library = result.fndesc.llvm_func_name, result.library
+    types, _ = normalize_signature(signature)
     llvm.add_symbol(symbol, library.get_pointer_to_function(symbol))
-    library._reload_init.add(partial(provide, module, name, normalize_signature(signature)[0], symbol))
-    # What callers link. The file in the cache is written before, for Numba finds in it what is defined.
+    library._reload_init.add(partial(provide, function.__module__, function.__qualname__, types, symbol))
+    # What callers link.
     library._shared_module = llvm.parse_assembly("")
 
 
