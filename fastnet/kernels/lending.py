@@ -26,7 +26,7 @@ def is_lendable(function: Callable[..., Any], library: Any) -> bool:
 def outline(library: Any) -> Any:
     """A module with the names that the code defines for others: all that is read of it when it is loaded.
 
-    Numba would keep the whole, for callers to link: half of a file, and half of the time to load it.
+    Numba would keep the whole, for callers to link: half of a file, and a third of the time to load it.
     """
     local = (llvm.Linkage.internal, llvm.Linkage.private)
     functions, variables = (
