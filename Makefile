@@ -14,7 +14,7 @@ QUICK := table parts suite asv ulp
 demo: $(INSTALLED)-plot
 	$(BIN)/python -m fastnet.bench.demo --output demo.png
 
-# Workers that take neighbouring tests prepare and compile less twice than workers that take turns: 0.87 of the time.
+# Workers that take neighbouring tests, not turns, prepare and compile less twice.
 test: $(INSTALLED)-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
