@@ -1,6 +1,6 @@
 """Activations and losses from their definitions, for numbers of mpmath (real or complex) and arrays of NumPy.
 
-Nothing here uses code of fastnet.
+Of fastnet they use the names only.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ def measure(notebook: Notebook, repeats: int, quick: bool = False) -> tuple[dict
         Of how many runs the time is the median. The backends take turns, the first run in a turn not
         counted; exact runs once.
     quick : bool
-        Whether exact begins where numba has come by the updates before the notebook's own epochs, for which it takes
-        half of the demo's time.
+        Whether exact begins where numba has come by the updates before the notebook's own epochs, which are 15,002
+        of the demo's 35,003.
 
     Returns
     -------

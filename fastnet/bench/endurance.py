@@ -69,7 +69,7 @@ def allocated_bytes(dtype: str) -> int | None:
 
 def main(dtype: str) -> None:
     """Train, and print what the kernels allocate in some steps in the middle."""
-    # Nothing to wait for: `fit` would take the time for the kernels', and call them for a step at a time.
+    # One thread has nobody to wait for: `fit` would take the time for the kernels', and call them for a step at a time.
     tracer, n_bytes, n_steps = Tracer(quiet=0.0), 0, 0
 
     def trainer(*arguments: Any) -> Callable[..., int]:

@@ -132,14 +132,17 @@ class KernelCache:
         is_lent = is_lendable(self._function, result.library)
         if is_lent:
             result.library._shared_module = outline(result.library)
-        payload = dumps(result._reduce())
+        try:
+            payload = dumps(result._reduce())
+        finally:
+            # In any case: callers that link an outline would have functions that do nothing.
+            if is_lent:
+                lend(self._function, signature, result)
         try:
             header = {**key, "checksum": zlib.crc32(payload), "seconds": round(seconds, 3)}
             _write(self._path(key), header, payload)
         except OSError as error:
             _warn(f"{self.cache_path} cannot be written ({error}); set FASTNET_CACHE_DIR to a writable folder")
-        if is_lent:
-            lend(self._function, signature, result)
 
     def _key(self, signature: Any, codegen: Any) -> dict[str, str]:
         """What tells compilations of a digest apart."""
