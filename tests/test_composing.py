@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import runpy
 import subprocess
@@ -19,6 +20,7 @@ from numba.core.runtime import _nrt_python, rtsys
 import fastnet
 from fastnet import Network, contract, kernels
 from fastnet.contract import Objective, Samples, Update
+from fastnet.kernels import cache
 from fastnet.kernels.network import FEW_ROWS
 from fastnet.reference import exact
 from fastnet.reference import network as reference
@@ -212,6 +214,24 @@ def test_callers_call_the_code_that_is_there() -> None:
     (code,) = predict.inspect_llvm().values()
     functions = re.findall(r"^(declare|define) .*@\"?_ZN7fastnet", code, re.MULTILINE)
     assert functions == ["declare"]
+
+
+def test_callers_are_right_where_a_kernel_cannot_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integers are of no other test, so that the kernel is compiled here."""
+
+    def failing(_: Any) -> bytes:
+        raise pickle.PicklingError("it cannot be pickled")
+
+    @numba.njit
+    def total(values):
+        return kernels.sum_in_order(values)
+
+    monkeypatch.setenv("FASTNET_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(cache, "dumps", failing)
+    values = np.arange(6).reshape(2, 3)
+    with pytest.raises(pickle.PicklingError):
+        kernels.sum_in_order(values)
+    assert total(values).tolist() == [[3], [12]]
 
 
 # --- allocation ---
