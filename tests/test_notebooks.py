@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet import contract
-from fastnet.contract import Objective, Progress, Samples, Update
 from fastnet.reference import blas, exact
 from fastnet.reference import network as reference
 from fastnet.testing import notebooks
 from fastnet.testing.notebooks import NOTEBOOK_1, NOTEBOOK_2, NOTEBOOK_3
+from fastnet.testing.segments import train_stack
 
-# On exact they take from 11 to 22 seconds; the demo trains them on it, too, and `.ci/run` runs the demo.
-BACKENDS = ("numpy", pytest.param("exact", marks=pytest.mark.exhaustive), "numba")
+BACKENDS = ("numpy", "exact", "numba")
 MATRIX = notebooks.MATRIX.astype(float)
 
 
@@ -27,8 +25,7 @@ def integers(array):
 def figures_of(notebook, backend):
     net = notebook.network()
     if notebook.updates_before:
-        # The demo makes these updates on exact too, which takes it a minute to the same bits.
-        notebook.fit(net, notebook.updates_before, "numba" if backend == "exact" else backend)
+        notebook.fit(net, notebook.updates_before, backend)
     figures, errors = notebook.run(net, backend)
     assert errors.shape == (notebook.epochs,)
     return figures, errors, net
@@ -90,32 +87,12 @@ def stacked_outputs(n_starts, arithmetic, epochs=NOTEBOOK_2.epochs):
     """What notebook 2 prints for random starts, trained side by side in the reference."""
     weights, biases = notebooks.random_starts(n_starts)
     nets = [notebooks.network([w[i] for w in weights], [b[i] for b in biases]) for i in range(n_starts)]
-    layout, buffers = nets[0].layout, np.stack([net.parameter_buffer for net in nets])
-    x = NOTEBOOK_2.x.astype(float)
-    y = np.zeros((len(x), layout[-1, contract.STRIDE]))
-    y[:, :1] = NOTEBOOK_2.y
+    x, y, rate = NOTEBOOK_2.x, NOTEBOOK_2.y, NOTEBOOK_2.learning_rate
     # The outputs are printed before the last update.
-    epochs -= 1
-    optimizer = fastnet.SGD(learning_rate=NOTEBOOK_2.learning_rate)
-    reference.train(
-        layout,
-        buffers,
-        Samples(x, y, np.ones(len(x)), np.empty((0, len(x)), np.int64)),
-        Objective(contract.SQUARED_ERROR, 0.0, mean=False, l2=0.0, batch_size=len(x)),
-        Update(
-            optimizer.kind, optimizer.settings, np.empty((0, *buffers.shape)), np.ones(2), optimizer.rates(0, epochs)
-        ),
-        Progress(
-            cursor=np.array([0, 0, 0, epochs, 0]),
-            sums=np.zeros((4, n_starts)),
-            gradient=np.zeros_like(buffers),
-            loss_curve=np.empty((epochs, n_starts)),
-            mean_absolute_error=np.empty((epochs, n_starts)),
-        ),
-        epochs,
-        arithmetic,
-    )
-    return reference.forward(layout, buffers, x, np.empty((n_starts, len(x), 1)), arithmetic)[..., 0]
+    train_stack(nets, x, y, epochs=epochs - 1, learning_rate=rate, reduction="sum", arithmetic=arithmetic)
+    buffers = np.stack([net.parameter_buffer for net in nets])
+    outputs = np.empty((n_starts, len(x), 1))
+    return reference.forward(nets[0].layout, buffers, x.astype(float), outputs, arithmetic)[..., 0]
 
 
 def check_percentiles(outputs):
@@ -148,15 +125,15 @@ def test_random_starts_numba(numba_outputs):
 
 
 def test_random_starts_numpy(numba_outputs):
-    outputs = stacked_outputs(1000, blas)
+    outputs = stacked_outputs(200, blas)
     check_percentiles(outputs)
     # See test_outputs_are_those_of_the_loop; an output changes less than the weights of its unit do.
-    assert np.abs(outputs - numba_outputs).max() <= NOTEBOOK_2.epochs * 2.0**-50
+    assert np.abs(outputs - numba_outputs[:200]).max() <= NOTEBOOK_2.epochs * 2.0**-50
 
 
 def test_some_random_starts_exact():
     weights, biases = notebooks.random_starts(2)
-    short = replace(NOTEBOOK_2, epochs=500)
+    short = replace(NOTEBOOK_2, epochs=100)
     nets = [notebooks.network([w[i] for w in weights], [b[i] for b in biases]) for i in range(2)]
     desired = [short.run(net, "numba")[0] for net in nets]
     assert np.array_equal(stacked_outputs(2, exact, short.epochs), desired)

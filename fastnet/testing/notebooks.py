@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from fastnet.history import History
 from fastnet.network import Network
 from fastnet.optimizers import SGD
+from fastnet.testing.segments import fit_exactly
 
 Array = NDArray[np.floating]
 #: Weights, and biases, of the layers in order.
@@ -71,20 +73,26 @@ class Notebook:
         """A network with the first weights and biases."""
         return network(*self.start())
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `fastnet.Network.fit` that say what is trained, but for the data and the epochs."""
+        return {
+            "loss": "squared_error",
+            "optimizer": SGD(learning_rate=self.learning_rate),
+            "batch_size": None,
+            "reduction": "sum",
+            "shuffle": False,
+        }
+
     def fit(self, net: Network, epochs: int, backend: str) -> History:
-        """Train a network as the notebook's loop does."""
-        return net.fit(
-            self.x,
-            self.y,
-            loss="squared_error",
-            optimizer=SGD(learning_rate=self.learning_rate),
-            epochs=epochs,
-            batch_size=None,
-            reduction="sum",
-            shuffle=False,
-            report_every=self.report_every or None,
-            backend=backend,
-        )
+        """Train a network as the notebook's loop does; on ``"exact"`` in segments, by `fit_exactly`."""
+        report_every = self.report_every or None
+        if backend == "exact":
+            rate = self.learning_rate
+            return fit_exactly(
+                net, self.x, self.y, epochs=epochs, learning_rate=rate, reduction="sum", report_every=report_every
+            )
+        return net.fit(self.x, self.y, **self.settings, epochs=epochs, report_every=report_every, backend=backend)
 
     def run(self, net: Network, backend: str) -> tuple[list[float], Array]:
         """Train a network for the notebook's epochs.
