@@ -12,6 +12,8 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fastnet.contract import (
     BATCH_START,
     BATCH_WEIGHT,
@@ -62,7 +64,7 @@ from fastnet.kernels.regions import (
     square_columns,
     sum_block,
 )
-from fastnet.kernels.team import FIRST_REGION, SECOND_REGION, alone, member, share, wait, wait_after
+from fastnet.kernels.team import FIRST_REGION, SECOND_REGION, member, share, wait, wait_after
 from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, output_planes, parts_of, place
 
 __all__ = ["forward", "gradient", "train"]
@@ -334,14 +336,12 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
     """
     _check_samples(layout, parameters, samples)
     _check_records(layout, objective, update, progress)
-    memory = reserve(pointer(parameters), _workspace(layout, parameters, samples, objective, 1).end)
-    if is_nowhere(memory):
-        raise MemoryError
-    status = _train(
-        layout, parameters, samples, objective, update, progress, n_blocks, memory, alone(pointer(parameters))
+    workspace = np.empty(_workspace(layout, parameters, samples, objective, 1).end, parameters.dtype)
+    # Who is alone waits for nobody and has all shares. Literals would be of other types, and compiled for.
+    board, thread, n_threads = np.empty(0, np.int64), np.int64(0), np.int64(1)
+    return train_member(
+        layout, parameters, samples, objective, update, progress, n_blocks, workspace, board, thread, n_threads
     )
-    release(memory)
-    return status
 
 
 @jit
