@@ -54,7 +54,7 @@ class Accuracy:
 class Processes:
     """Whole processes: importing, and a first fit with and without kernels in the cache."""
 
-    found: ClassVar = {f"{one.title}, {one.dtype}": one for one in startup_workloads(quick=True)}
+    found: ClassVar = {f"{one.title}, {one.dtype}": one for one in startup_workloads(quick=False)}
     params: ClassVar = (list(found),)
     param_names: ClassVar = ["process"]
     timeout = 300

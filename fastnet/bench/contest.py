@@ -14,7 +14,7 @@ from fastnet.bench.results import OWN, Cell, Measurement
 from fastnet.bench.workloads import Operation, Prepared, Workload
 
 #: Rounds of a full and of a quick run.
-ROUNDS, QUICK_ROUNDS = 11, 3
+ROUNDS, QUICK_ROUNDS = 11, 1
 #: A workload's rounds end after so many seconds, when there have been three.
 LONGEST = 60.0
 #: A full run goes on until fastnet's medians, but for points of curves, are known to such a share of themselves, for so

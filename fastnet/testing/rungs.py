@@ -405,7 +405,7 @@ def release_digests(context: Context) -> dict[str, str]:
 
 
 def _exact_digest(context: Context, name: str) -> str:
-    return digest(context.desired[name] if name in context.desired else NOTEBOOK.train("exact"))
+    return digest(context.cases.get(name, NOTEBOOK).train("exact"))
 
 
 def check_cpus(context: Context) -> Findings:
