@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastnet.bench import documents, part_tables, parts, roofline
+from fastnet.bench.contest import QUICK_ROUNDS
 from fastnet.bench.part_kernel import ALL, PARTS, bit_of, repeat_parts
 from fastnet.bench.part_work import Work, flops_of, works_of
 from fastnet.bench.results import Cell, Measurement, Results
@@ -208,6 +209,6 @@ def test_a_quick_run_measures_parts_and_wholes(monkeypatch: pytest.MonkeyPatch) 
     for group in groups.values():
         assert [*group][: len(PARTS)] == list(PARTS)
         assert {"parts in turn", "train, 1 thread", "fit, 1 thread"} <= set(group)
-        assert all(len(one.cells[0].seconds) == len(one.peak) == 3 for one in group.values())
+        assert all(len(one.cells[0].seconds) == len(one.peak) == QUICK_ROUNDS for one in group.values())
         assert all(0 < part_tables.seconds_of(one) < 10 for one in group.values())
     assert len(tables(part_tables.parts_text(found))) == 2

@@ -97,6 +97,21 @@ def test_divergence_is_that_of_exact() -> None:
     assert np.isfinite(network.parameters).all()
 
 
+def test_a_guess_that_diverges_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = Network.fit
+
+    def diverging(self: Network, *arguments: Any, **settings: Any) -> Any:
+        if settings["backend"] == "numpy":
+            settings["optimizer"] = SGD(1e300)
+        return fit(self, *arguments, **settings)
+
+    (one,), (other,) = networks(1), networks(1)
+    other.fit(X, Y, epochs=9, optimizer=SGD(0.1), backend="exact")
+    monkeypatch.setattr(Network, "fit", diverging)
+    fit_exactly(one, X, Y, epochs=9, learning_rate=0.1, guess="numpy", segment=4)
+    assert one == other
+
+
 def test_a_stack_that_diverges_is_left_as_it_was() -> None:
     stack = [Network([1, 1], "identity", dtype="float64").initialize(seed=seed) for seed in range(2)]
     before = [network.parameters for network in stack]
@@ -106,6 +121,28 @@ def test_a_stack_that_diverges_is_left_as_it_was() -> None:
         assert_same_bits(network.parameters, parameters)
 
 
-def test_networks_of_other_architectures_are_refused() -> None:
-    with pytest.raises(ValueError, match="networks must be of one architecture"):
-        train_stack([*networks(1), *networks(1, bias=False)], X, Y, epochs=1)
+@pytest.mark.parametrize("stack", [[], [*networks(1), *networks(1, bias=False)]])
+def test_networks_that_are_no_stack_are_refused(stack: list[Network]) -> None:
+    with pytest.raises(ValueError, match="networks must be at least one, all of one architecture; got "):
+        train_stack(stack, X, Y, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be"),
+        ({"reduction": "average"}, "reduction must be one of 'sum', 'mean'; got 'average'"),
+        ({"loss": "hinge"}, "loss must be"),
+        ({"learning_rate": 0.0}, "learning_rate must be"),
+        ({"report_every": 0}, "report_every must be"),
+        ({"segment": 0}, "segment must be"),
+        ({"guess": "torch"}, "guess must be"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    """Before anything is changed."""
+    (network,) = networks(1)
+    before = network.copy()
+    with pytest.raises(ValueError, match=message):
+        fit_exactly(network, X, Y, **{"epochs": 3, **settings})
+    assert network == before

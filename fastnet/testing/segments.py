@@ -8,6 +8,7 @@ ended: what is left behind has the bits of training epoch by epoch, whatever the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -15,15 +16,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastnet import contract
+from fastnet.backends import BACKENDS
 from fastnet.contract import Objective, Progress, Update
-from fastnet.history import History
-from fastnet.losses import get_loss
+from fastnet.history import DivergenceError, History
+from fastnet.losses import Huber, Quantile, get_loss
 from fastnet.network import Network
 from fastnet.optimizers import SGD
 from fastnet.reference import exact
 from fastnet.reference import network as reference
 from fastnet.samples import check_samples
-from fastnet.validation import check_integer
+from fastnet.training import REDUCTIONS
+from fastnet.validation import check_choice, check_integer
 
 #: Epochs of a segment: 5000 epochs of the smallest networks take as long as 100, and with 25 or 100 no less.
 _SEGMENT = 50
@@ -36,7 +39,7 @@ def train_stack(
     *,
     epochs: int,
     learning_rate: float = 0.01,
-    loss: str = "squared_error",
+    loss: str | Huber | Quantile = "squared_error",
     reduction: str = "mean",
     arithmetic: ModuleType = exact,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -72,9 +75,10 @@ def train_stack(
     (5, 3)
     """
     epochs = check_integer("epochs", epochs, 1)
+    check_choice("reduction", reduction, REDUCTIONS)
+    if not networks or any(network.architecture != networks[0].architecture for network in networks):
+        raise ValueError(f"networks must be at least one, all of one architecture; got {list(networks)}")
     first = networks[0]
-    if any(network.architecture != first.architecture for network in networks):
-        raise ValueError(f"networks must be of one architecture; got {', '.join(map(repr, networks))}")
     code, parameter = get_loss(loss)
     samples = check_samples(first, X, y, code, None)
     optimizer = SGD(learning_rate)
@@ -111,7 +115,7 @@ def fit_exactly(
     *,
     epochs: int,
     learning_rate: float = 0.01,
-    loss: str = "squared_error",
+    loss: str | Huber | Quantile = "squared_error",
     reduction: str = "mean",
     report_every: int | None = None,
     guess: str = "numba",
@@ -156,15 +160,19 @@ def fit_exactly(
     """
     how: dict[str, Any] = {"loss": loss, "reduction": reduction}
     left, segment = check_integer("epochs", epochs, 1), check_integer("segment", segment, 1)
+    if report_every is not None:
+        report_every = check_integer("report_every", report_every, 1)
+    check_choice("guess", guess, BACKENDS)
     curves = []
     while left > 0:
         length = min(left, segment)
-        stack = [network.copy()]
-        for _ in range(left // length - 1):
-            following = stack[-1].copy()
-            following.fit(X, y, **how, optimizer=SGD(learning_rate), epochs=length, backend=guess)
-            stack.append(following)
-        starts = [start.copy() for start in stack]
+        starts = [network.copy()]
+        with suppress(DivergenceError):
+            for _ in range(left // length - 1):
+                following = starts[-1].copy()
+                following.fit(X, y, **how, optimizer=SGD(learning_rate), epochs=length, backend=guess)
+                starts.append(following)
+        stack = [start.copy() for start in starts]
         try:
             segments = np.array(train_stack(stack, X, y, **how, learning_rate=learning_rate, epochs=length))
             n_right = _n_right(starts, stack)
