@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastnet.testing.faults import FAULTS
     from fastnet.testing.golden import assert_trajectory, check, golden_from_arrays, record
     from fastnet.testing.gradients import check_gradient
+    from fastnet.testing.segments import fit_exactly
     from fastnet.testing.ulp import assert_max_ulp, max_ulp, ulp_distance
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "check_gradient",
     "compare",
     "first_difference",
+    "fit_exactly",
     "golden_from_arrays",
     "max_ulp",
     "record",
@@ -41,6 +43,7 @@ _HOMES = {
     "check_gradient": "gradients",
     "compare": "comparison",
     "first_difference": "difference",
+    "fit_exactly": "segments",
     "golden_from_arrays": "golden",
     "max_ulp": "ulp",
     "record": "golden",
