@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
-from numba.core import cgutils, types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import PassManager, register_pass
-from numba.core.lowering import Lower
 from numba.core.registry import cpu_target
 from numba.core.typed_passes import (
     AnnotateTypes,
@@ -35,11 +33,10 @@ from numba.core.untyped_passes import (
     WithLifting,
 )
 
+from fastnet.kernels.stages import KernelLower, KernelTypeInference
+
 # Another Numba may lack what is used or replaced below. Then this module cannot be imported.
 attrgetter("run_pass")(NativeLowering)
-attrgetter("run_pass")(NopythonTypeInference)
-attrgetter("incref", "decref", "delvar", "alloca_lltype")(Lower)
-attrgetter("resolve_function_type")(cpu_target.typing_context)
 attrgetter("define_pipelines", "compile_extra")(CompilerBase)
 attrgetter(
     *("add_ir_module", "_optimize_functions", "finalize", "_get_module_for_linking"),
@@ -63,49 +60,6 @@ _LEFT_OUT = {
     NopythonTypeInference,
     WithLifting,
 }
-
-
-#: What `_TypingContext` has found.
-_signatures: dict[Any, Any] = {}
-#: Which types can have references to count, as far as `_Lower` has met them.
-_counted: dict[Any, bool] = {}
-
-
-class _TypingContext:
-    """Numba's, but that it looks once for what a function or an operator returns for some types.
-
-    For every sum of two integers Numba tries NumPy's rules for arrays, and explains why they do not apply.
-    """
-
-    def __init__(self, context: Any) -> None:
-        self._context = context
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    def resolve_function_type(self, function: Any, arguments: Any, keywords: Any) -> Any:
-        """The signature of a call."""
-        if keywords or type(function) is not types.Function:
-            return self._context.resolve_function_type(function, arguments, keywords)
-        key = function, tuple(arguments)
-        if key not in _signatures:
-            _signatures[key] = self._context.resolve_function_type(function, arguments, keywords)
-        return _signatures[key]
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _TypeInference(NopythonTypeInference):
-    """Numba's, in a `_TypingContext`."""
-
-    _name = "fastnet_type_inference"
-
-    def run_pass(self, state: Any) -> bool:
-        context = state.typingctx
-        state.typingctx = _TypingContext(context)
-        try:
-            return bool(super().run_pass(state))
-        finally:
-            state.typingctx = context
 
 
 class _Part(JITCodeLibrary):
@@ -165,45 +119,12 @@ class _Kernel(JITCodeLibrary):
         passes.run(self._final_module, builder)
 
 
-class _Lower(Lower):
-    """Numba's, but that it looks for references to count only in what can have any.
-
-    It would take tuples of pointers apart wherever they are assigned, for nothing.
-    """
-
-    def _counts(self, kind: Any) -> bool:
-        if kind not in _counted:
-            _counted[kind] = self.context.data_model_manager[kind].contains_nrt_meminfo()
-        return _counted[kind]
-
-    def incref(self, typ: Any, val: Any) -> None:
-        """Count a reference."""
-        if self._counts(typ):
-            super().incref(typ, val)
-
-    def decref(self, typ: Any, val: Any) -> None:
-        """Drop a reference."""
-        if self._counts(typ):
-            super().decref(typ, val)
-
-    def delvar(self, name: str) -> None:
-        """End a variable, of which nothing is left to do where nothing is counted."""
-        if self._counts(self.typeof(name)):
-            super().delvar(name)
-
-    def alloca_lltype(self, name: str, lltype: Any, datamodel: Any = None) -> Any:
-        """Make room for a variable; what a debugger is told of it takes longer."""
-        if self.context.enable_debuginfo:
-            return super().alloca_lltype(name, lltype, datamodel)
-        return cgutils.alloca_once(self.builder, lltype, name=name)
-
-
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _KernelLowering(NativeLowering):
     """Numba's lowering, to a `_Kernel`."""
 
     _name = "fastnet_kernel_lowering"
-    lowering_class = _Lower
+    lowering_class = KernelLower
 
     def run_pass(self, state: Any) -> bool:
         state.library = _Kernel(state.targetctx.codegen(), state.func_id.func_qualname)
@@ -235,7 +156,7 @@ class _PartLowering(NativeLowering):
     """Numba's lowering, without the machine code."""
 
     _name = "fastnet_part_lowering"
-    lowering_class = _Lower
+    lowering_class = KernelLower
 
     def run_pass(self, state: Any) -> bool:
         state.library = _Part(state.targetctx.codegen(), state.func_id.func_qualname)
@@ -260,7 +181,7 @@ class PartCompiler(CompilerBase):
 def _pipeline(state: Any, lowering: type[NativeLowering], left_out: set[Any]) -> PassManager:
     """Numba's, with another lowering and type inference, and without some of its passes."""
     pipeline = DefaultPassBuilder.define_nopython_pipeline(state)
-    pipeline.add_pass_after(_TypeInference, NopythonTypeInference)
+    pipeline.add_pass_after(KernelTypeInference, NopythonTypeInference)
     pipeline.add_pass_after(lowering, NativeLowering)
     pipeline.passes = [entry for entry in pipeline.passes if entry[0] not in left_out]
     pipeline.finalize()
