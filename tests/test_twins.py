@@ -222,8 +222,9 @@ def test_memory_layout_does_not_matter(name: str) -> None:
         n_numbers = sum(not isinstance(value, np.ndarray) for value in arguments)
         views = [laid_out(position - n_numbers, value) for position, value in enumerate(arguments)]
         with np.errstate(all="ignore"):
-            assert_same(kernel(*views), twin(*arguments), name)
-            assert_same(twin(*views), twin(*arguments), name)
+            desired = twin(*arguments)
+            assert_same(kernel(*views), desired, name)
+            assert_same(twin(*views), desired, name)
 
 
 # --- the same refusals ---
