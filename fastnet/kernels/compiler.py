@@ -115,8 +115,10 @@ class _Kernel(JITCodeLibrary):
     """
 
     def _optimize_final_module(self) -> None:
-        passes, builder = self._codegen._module_pass_manager()
-        passes.run(self._final_module, builder)
+        made = self._codegen._module_pass_manager()
+        # Numba 0.61 has no builder, which later ones hand to the passes.
+        passes, *builder = made if isinstance(made, tuple) else (made,)
+        passes.run(self._final_module, *builder)
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
