@@ -35,7 +35,7 @@ def network_case(width: int, depth: int, batch: int, quick: bool) -> Case:
 
 
 def scaling_workloads(quick: bool) -> list[Workload]:
-    """A workload for every point of every curve; a quick run times each once."""
+    """A workload for every point of every curve."""
     workloads: list[Workload] = []
     for dtype in DTYPES:
         for axis, values in AXES.items():
@@ -50,4 +50,4 @@ def scaling_workloads(quick: bool) -> list[Workload]:
         for threads in range(1, usable_cores() + 1):
             title = f"threads {threads}"
             workloads.append(Training("scaling", title, dtype, case, threads, axis="threads", value=threads))
-    return [replace(workload, most_rounds=1) for workload in workloads] if quick else workloads
+    return workloads
