@@ -132,7 +132,7 @@ def fit_exactly(
     learning_rate : float
         Of gradient descent.
     guess : str
-        The backend that says where segments begin. One that has other bits is of no help, and does no harm.
+        The backend that says where segments begin. One that has other bits changes nothing, and costs time.
     segment : int
         Epochs of a segment.
 
@@ -175,12 +175,13 @@ def fit_exactly(
         stack = [start.copy() for start in starts]
         try:
             segments = np.array(train_stack(stack, X, y, **how, learning_rate=learning_rate, epochs=length))
-            n_right = _n_right(starts, stack)
         except FloatingPointError:
             # Of which one is to be seen.
             history = network.fit(X, y, **how, optimizer=SGD(learning_rate), epochs=length, backend="exact")
-            segments, n_right = np.array([history.loss_curve, history.mean_absolute_error])[..., None], 1
-            stack[0] = network
+            curves.append(np.array([history.loss_curve, history.mean_absolute_error]))
+            left -= length
+            continue
+        n_right = _n_right(starts, stack)
         network.parameter_buffer[:] = stack[n_right - 1].parameter_buffer
         curves.append(segments[..., :n_right].swapaxes(1, 2).reshape(2, -1))
         left -= n_right * length
