@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastnet.bench import demo, documents
+from fastnet.network import Network
 from fastnet.testing.notebooks import NOTEBOOK_2, NOTEBOOK_3, Notebook
 
 BEGIN, END = documents.markers(demo.MARKED)
@@ -63,6 +64,14 @@ def test_a_wrong_bit_fails(monkeypatch, tmp_path, capsys):
     assert demo.main(["--quick", "--readme", str(readme)]) == 1
     assert "the weights of numba and exact differ" in capsys.readouterr().err
     assert readme.read_text() == text
+
+
+def test_origin_is_that_of_the_kernels_that_fit_runs():
+    versions, _ = demo.kernels_in_memory()
+    # Three outputs and two inputs that no other test has, so that a kernel is new to this process.
+    net = Network([2, 3, 3], "elu", "tanh").initialize(seed=0)
+    net.fit([[0.0, 1.0]], [[0.0, 1.0, 0.5]], epochs=1, specialize=True)
+    assert demo.kernels_in_memory()[0] == versions + 1
 
 
 def test_exact_makes_all_updates(monkeypatch):
