@@ -69,18 +69,17 @@ def load_backend(backend: Any) -> Backend:
 
 def _load(name: str) -> Backend:
     if name == "numba":
-        from fastnet.kernels import network as kernels
-        from fastnet.kernels.threads import forward_together
-        from fastnet.kernels.trainers import trainer
+        from fastnet.runtime import prediction
+        from fastnet.runtime.trainers import trainer
 
         return Backend(
-            kernels.forward,
-            kernels.train,
+            partial(_call_kernel, "forward"),
+            partial(_call_kernel, "train"),
             is_compiled=True,
             trainer=partial(trainer, most_threads=threads.most_threads, cores=threads.cores),
-            forward_finite=kernels.forward_finite,
-            forward_together=forward_together,
-            all_finite=partial(_all_finite, kernels.finite),
+            forward_finite=prediction.forward_finite,
+            forward_together=prediction.forward_together,
+            all_finite=partial(_all_finite, prediction.finite),
         )
     from fastnet.reference import blas, exact
     from fastnet.reference import network as reference
@@ -91,8 +90,13 @@ def _load(name: str) -> Backend:
     return Backend(forward, train, is_compiled=False)
 
 
+def _call_kernel(name: str, *arguments: Any) -> Any:
+    """Call a function of `fastnet.kernels.network`, which imports Numba; `fit` and `predict` do without."""
+    from fastnet.kernels import network
+
+    return getattr(network, name)(*arguments)
+
+
 def _all_finite(finite: Callable[[NDArray[Any]], bool], array: NDArray[Any]) -> bool:
     """`all_finite`, where there is much to look through by a kernel, ``finite``, that only reads."""
-    # To Numba a read-only array is another type, and would be another compilation.
-    is_large = array.nbytes >= _LARGE and array.flags.writeable
-    return finite(array.reshape(-1)) if is_large else all_finite(array)
+    return finite(array) if array.nbytes >= _LARGE else all_finite(array)

@@ -16,6 +16,7 @@ from typing import Any
 
 import fastnet
 from fastnet import contract, threads
+from fastnet.runtime import files
 from fastnet.testing import machine
 
 _PACKAGES = ("numpy", "numba", "llvmlite")
@@ -64,23 +65,19 @@ def describe() -> dict[str, Any]:
 
 
 def _describe_cache(digest: str) -> dict[str, Any]:
-    from fastnet.kernels import cache
-
-    folder = cache.cache_folder(digest)
+    folder = files.cache_folder(digest)
     return {
         **_describe_folder(folder),
         "digest": digest,
         "writable": _can_write(folder),
-        "kernels": dict(Counter(entry["function"] for _, entry in cache.entries(folder))),
-        "compile_seconds": round(sum(entry["seconds"] for _, entry in cache.entries(folder)), 1),
-        "others": [_describe_folder(other) for other in cache.folders(folder.parent) if other != folder],
+        "kernels": dict(Counter(entry["function"] for _, entry in files.entries(folder))),
+        "compile_seconds": round(sum(entry["seconds"] for _, entry in files.entries(folder)), 1),
+        "others": [_describe_folder(other) for other in files.folders(folder.parent) if other != folder],
     }
 
 
 def _describe_folder(folder: Path) -> dict[str, Any]:
-    from fastnet.kernels.cache import files
-
-    sizes = [size for _, size in files(folder)]
+    sizes = [size for _, size in files.files(folder)]
     used = round(folder.stat().st_mtime) if sizes else None
     return {"folder": str(folder), "files": len(sizes), "bytes": sum(sizes), "last_used": used}
 

@@ -94,11 +94,8 @@ def main(options: argparse.Namespace) -> int:
 
 def _kept_kernels() -> dict[Path, tuple[str, float]]:
     """The files of the cache: which function each one holds, and how long that took to compile."""
-    from fastnet.kernels import jit
+    from fastnet.runtime import digest, files
 
-    if jit.DIGEST is None:
-        return {}
-    from fastnet.kernels.cache import cache_folder, entries
-
-    found = entries(cache_folder(jit.DIGEST))
+    sources = digest.loaded_digest()
+    found = files.entries(files.cache_folder(sources)) if sources is not None else ()
     return {path: (entry["function"].rpartition(".")[2], entry["seconds"]) for path, entry in found}

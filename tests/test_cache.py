@@ -24,6 +24,7 @@ from fastnet.kernels import cache
 from fastnet.kernels.arithmetic import fma
 from fastnet.kernels.jit import jit
 from fastnet.reference import exact
+from fastnet.runtime import digest, files
 
 ROOT = Path(__file__).parents[1]
 #: A kernel that compiles in a moment; prints its result's bits, and how often it was loaded and compiled.
@@ -135,13 +136,24 @@ def test_another_cpu_has_code_of_its_own(own: Path, monkeypatch: pytest.MonkeyPa
     assert len(list(own.glob("kernels-*/*"))) == 2
 
 
-def test_settings_of_numba_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = {cache.source_digest()}
+def test_settings_of_numba_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    digests = [digest.source_digest()]
     monkeypatch.setattr(numba.config, "LOOP_VECTORIZE", 7)
-    digests.add(cache.source_digest())
+    digests.append(digest.source_digest())
     monkeypatch.setenv("NUMBA_OPT", "1")
-    digests |= {cache.source_digest(), cache.source_digest("option")}
-    assert len(digests) == 4
+    digests.append(digest.source_digest())
+    monkeypatch.chdir(tmp_path)
+    assert digest.source_digest() == digests[-1]
+    (tmp_path / ".numba_config.yaml").write_text("opt: 2")
+    digests.append(digest.source_digest())
+    assert len(set(digests)) == 4
+
+
+def test_the_digest_is_the_same_without_numba() -> None:
+    code = "from fastnet.runtime import digest; import sys; print(digest.source_digest(), 'numba' in sys.modules)"
+    command = [sys.executable, "-W", "error", "-c", code]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [digest.source_digest(), "False"]
 
 
 def test_another_numba_takes_longer_and_gives_the_same_bits(tmp_path: Path) -> None:
@@ -177,7 +189,7 @@ assert "cannot keep them with numba" in str(caught[0].message) and len(caught) =
 
 def called_anew(dtype: str = "float64") -> str:
     """What a process prints, of a kernel that this process knows nothing of yet."""
-    cache._note_use.cache_clear()
+    files.note_use.cache_clear()
     kernel = jit(fma.py_func)
     x = np.linspace(-3, 3, 7, dtype=dtype)
     result, stats = kernel(x, x, x / 3), kernel.stats
@@ -208,7 +220,7 @@ def test_a_folder_that_cannot_be_written_is_warned_of_once(tmp_path: Path, monke
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         monkeypatch.setenv("FASTNET_CACHE_DIR", str(place))
-        cache._warn.cache_clear()
+        files.warn_once.cache_clear()
         with pytest.warns(RuntimeWarning, match="anew in every process, because .* cannot be written") as caught:
             assert [called_anew(), called_anew("float32")] == [COMPILED, f"{bits('float32')} 0 1\n"]
         assert len(caught) == 1
@@ -221,7 +233,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setenv("FASTNET_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(Path, "replace", replace)
-    cache._warn.cache_clear()
+    files.warn_once.cache_clear()
     with pytest.warns(RuntimeWarning, match="no space left"):
         assert called_anew() == COMPILED
     assert list(tmp_path.glob("*/*")) == []
@@ -253,7 +265,7 @@ def test_folders_that_are_not_used_are_removed(tmp_path: Path) -> None:
     foreign = tmp_path / "somebody-elses"
     foreign.mkdir()
     os.utime(foreign, (0, 0))
-    cache.remove_unused(tmp_path, kept)
+    files.remove_unused(tmp_path, kept)
     assert kept.exists()
     assert foreign.exists()
     assert [folder.exists() for folder in folders] == [True] * 8 + [False] * 3
@@ -261,22 +273,22 @@ def test_folders_that_are_not_used_are_removed(tmp_path: Path) -> None:
 
 def test_old_folders_are_removed(tmp_path: Path) -> None:
     kept, old, recent = (make_folder(tmp_path, number, days) for number, days in enumerate((0, 61, 59)))
-    cache.remove_unused(tmp_path, kept)
+    files.remove_unused(tmp_path, kept)
     assert [folder.exists() for folder in (kept, old, recent)] == [True, False, True]
 
 
 def test_folders_have_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_MOST_BYTES", 25)
+    monkeypatch.setattr(files, "_MOST_BYTES", 25)
     kept, *others = (make_folder(tmp_path, number, number, 10) for number in range(5))
-    cache.remove_unused(tmp_path, kept)
+    files.remove_unused(tmp_path, kept)
     assert [folder.exists() for folder in (kept, *others)] == [True, True, True, False, False]
 
 
 def test_a_folder_has_a_bounded_number_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_MOST_FILES", 3)
+    monkeypatch.setattr(files, "_MOST_FILES", 3)
     for number in range(5):
         path = tmp_path / "kernels-0123456789abcdef" / f"{number}.kernel"
-        cache._write(path, {}, b"code")
+        files.write(path, {}, b"code")
         os.utime(path, (number, number))
     assert sorted(path.name for path in path.parent.iterdir()) == ["2.kernel", "3.kernel", "4.kernel"]
 
@@ -284,7 +296,7 @@ def test_a_folder_has_a_bounded_number_of_files(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_that_cannot_be_removed_stays(tmp_path: Path) -> None:
     kept, old = (make_folder(tmp_path, number, 100) for number in range(2))
     (old / "folder").mkdir()
-    cache.remove_unused(tmp_path, kept)
+    files.remove_unused(tmp_path, kept)
     assert old.exists()
 
 
@@ -305,20 +317,20 @@ def test_a_new_folder_removes_old_ones_and_use_keeps_them(own: Path) -> None:
 
 def test_the_folder_is_a_cache_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FASTNET_CACHE_DIR", str(tmp_path))
-    assert cache.cache_root() == tmp_path
+    assert files.cache_root() == tmp_path
     monkeypatch.delenv("FASTNET_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.cache_root() == tmp_path / "fastnet"
+    assert files.cache_root() == tmp_path / "fastnet"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.cache_root() == tmp_path / ".cache" / "fastnet"
+    assert files.cache_root() == tmp_path / ".cache" / "fastnet"
 
     def expanduser(path: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", expanduser)
-    assert cache.cache_root() == Path(os.devnull) / "fastnet"
-    assert not information._can_write(cache.cache_root())
+    assert files.cache_root() == Path(os.devnull) / "fastnet"
+    assert not information._can_write(files.cache_root())
 
 
 def test_keys_tell_apart_what_names_do_not() -> None:

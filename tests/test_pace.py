@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from fastnet.kernels.pace import Pace, pace_of
+from fastnet.runtime.pace import Pace, pace_of
 
 
 class Machine:

@@ -28,7 +28,7 @@ ENGINE = (
     | SETTINGS
     | {"backends", "history", "interruption", "network", "prediction", "samples", "threads", "training", "warming"}
 )
-EVERYTHING = ENGINE | {"persistence", "ensemble", "estimators", "reference", "kernels", "__init__"}
+EVERYTHING = ENGINE | {"persistence", "ensemble", "estimators", "reference", "runtime", "kernels", "__init__"}
 MAY_IMPORT = {
     "contract": set(),
     "coefficients": set(),
@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "schedules": BASE,
     "optimizers": BASE | {"schedules"},
     "reference": {"contract", "coefficients", "reference"},
-    "kernels": {"contract", "coefficients", "kernels"},
+    "runtime": {"contract", "runtime"},
+    "kernels": {"contract", "coefficients", "runtime", "kernels"},
     "persistence": BASE,
     "network": BASE | SETTINGS | {"persistence"},
     "samples": BASE | SETTINGS | {"network"},
@@ -63,8 +64,9 @@ MAY_IMPORT = {
 #: What may be imported inside a function besides, when it is needed.
 MAY_IMPORT_LAZILY = {
     "network": {"prediction", "training"},
-    "backends": {"reference", "kernels"},
-    "warming": {"kernels"},
+    "backends": {"reference", "runtime", "kernels"},
+    "runtime": {"kernels"},
+    "warming": {"runtime"},
     "ensemble": {"reference", "kernels"},
     "__init__": {"kernels", "reference"},
 }
@@ -72,6 +74,7 @@ MAY_IMPORT_LAZILY = {
 #: By part, or by module.
 THIRD_PARTY = {
     "kernels": {"numba", "llvmlite"},
+    "runtime": {"llvmlite"},
     "estimators": {"sklearn"},
     "fastnet/testing/pytest_plugin": {"pytest"},
     "fastnet/bench/table": {"rich"},
@@ -163,6 +166,8 @@ def test_third_party_imports(module):
             assert name in known, imported
         if part in ("reference", "network", "prediction", "training"):
             assert name not in ("numba", "llvmlite"), imported
+        if part == "runtime":
+            assert name != "numba", imported
 
 
 def test_the_walk_sees_imports():

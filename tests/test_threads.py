@@ -18,10 +18,11 @@ import pytest
 
 import fastnet
 from fastnet import threads as settings
-from fastnet.kernels import team, threads
+from fastnet.kernels import team
 from fastnet.kernels.memory import pointer
-from fastnet.kernels.pace import Pace
-from fastnet.kernels.team import new_board
+from fastnet.runtime import threads
+from fastnet.runtime.board import FIRST_REGION, SECOND_REGION, new_board
+from fastnet.runtime.pace import Pace
 from fastnet.testing.cases import BENCHMARKS, Case, covering_cases
 from tests.support import assert_same_bits
 
@@ -120,8 +121,8 @@ def test_after_a_fork(layer: str) -> None:
 import os, sys
 import fastnet
 from fastnet import threads as settings
-from fastnet.kernels import threads
-from fastnet.kernels.pace import Pace
+from fastnet.runtime import threads
+from fastnet.runtime.pace import Pace
 from fastnet.testing.rungs import digest
 from tests.test_threads import CASE
 settings.usable_cores = lambda: 4
@@ -230,7 +231,7 @@ def test_no_bit_depends_on_the_shares(many_cores: None, monkeypatch: pytest.Monk
 
 @numba.njit
 def part_of(board, thread, n_threads, n, unit):
-    return team.share(n, unit, team.FIRST_REGION, team.member(pointer(board), thread, n_threads))
+    return team.share(n, unit, FIRST_REGION, team.member(pointer(board), thread, n_threads))
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
@@ -262,7 +263,7 @@ def rounds_in_order(board, thread, n_threads, n_rounds):
     for number in range(n_rounds):
         while thread == 1 and board[0] <= n_threads * number:
             sched_yield()
-        team.wait_after(team.SECOND_REGION, me)
+        team.wait_after(SECOND_REGION, me)
 
 
 @pytest.mark.skipif(sched_yield is None, reason="this system has no sched_yield")

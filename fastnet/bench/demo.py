@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fastnet.bench.documents import markdown, write_generated
 from fastnet.network import Network
+from fastnet.runtime import entry_points
 from fastnet.testing import notebooks
 from fastnet.testing.notebooks import NOTEBOOK_2, NOTEBOOKS, Notebook
 
@@ -34,8 +35,6 @@ BACKENDS = (LOOP, "numpy", "exact", "numba")
 EXACT_EPOCHS = 100
 #: Seconds of a run in which it matters what is in the caches when it begins.
 SHORT_SECONDS = 0.1
-#: What `fit` runs: for all networks, and for one small network.
-TRAINING_KERNELS = (("fastnet.kernels.network", "train_member"), ("fastnet.kernels.small", "train"))
 #: The name under which `--readme` writes.
 MARKED = "demo"
 
@@ -103,7 +102,7 @@ def measure(notebook: Notebook, repeats: int) -> tuple[dict[str, Result], str]:
         Where the kernels of the first call came from.
     """
     net = notebook.network()
-    before = kernels_in_memory()
+    before = entry_points.origins()
     first = {backend: seconds(prepare(notebook, net, backend)) for backend in FAST_BACKENDS}
     origin = origin_of_kernels(before)
 
@@ -240,19 +239,12 @@ def machine() -> str:
     )
 
 
-def kernels_in_memory() -> tuple[int, int]:
-    """How many versions of the training kernels this process has, and how many of them it found in the cache."""
-    kernels = [getattr(sys.modules[module], name) for module, name in TRAINING_KERNELS if module in sys.modules]
-    found = sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels)
-    return sum(len(kernel.signatures) for kernel in kernels), found
-
-
-def origin_of_kernels(before: tuple[int, int]) -> str:
-    """Where the kernels of a first call came from, by the `kernels_in_memory` before it."""
-    versions, loaded = np.subtract(kernels_in_memory(), before)
-    if versions == 0:
+def origin_of_kernels(before: Container[tuple[str, str]]) -> str:
+    """Where the kernels of a first call came from, by those that were in memory before it."""
+    found = {origin for kernel, origin in entry_points.origins().items() if kernel not in before}
+    if not found:
         return "were in memory"
-    return "were loaded from the cache" if loaded == versions else "were compiled"
+    return "were compiled" if "compiled" in found else "were loaded from the cache"
 
 
 def draw(path: Path, measured: Sequence[tuple[Notebook, dict[str, Result]]]) -> None:

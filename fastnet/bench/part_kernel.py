@@ -102,7 +102,7 @@ def repeat_parts(
 ) -> None:
     """Do some parts of a step so many times, one whole block of rows after another, on one thread.
 
-    A part works on what the others have left in ``workspace``, made by `fastnet.kernels.threads.make_workspace`.
+    A part works on what the others have left in ``workspace``, made by `fastnet.runtime.threads.make_workspace`.
     Repeated, none changes its own speed if the learning rate is 0. With another one parameters would grow without end
     under a gradient that stays as it is. So the optimizer's moments settle at the gradient and its square, and what
     would be subnormal of them is flushed. Softmax leaves its logarithm where its inputs were, and the softmax of that

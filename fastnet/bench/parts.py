@@ -26,9 +26,9 @@ from fastnet.bench.peers import PEERS
 from fastnet.bench.results import OWN, Cell, Measurement, Results
 from fastnet.bench.workloads import Prepared, Training, get_workloads
 from fastnet.contract import N_SUMS, STOP_EPOCH, Objective, Progress, Samples, Update
-from fastnet.kernels.threads import Trainer, make_workspace
 from fastnet.layout import aligned_zeros
 from fastnet.losses import get_loss
+from fastnet.runtime.threads import Trainer, make_workspace
 from fastnet.samples import check_samples
 from fastnet.testing.cases import Case
 from fastnet.testing.machine import describe_machine

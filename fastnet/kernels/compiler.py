@@ -34,6 +34,7 @@ from numba.core.untyped_passes import (
 )
 
 from fastnet.kernels.stages import KernelLower, KernelTypeInference
+from fastnet.kernels.wrapping import add_wrapper
 
 # Another Numba may lack what is used or replaced below. Then this module cannot be imported.
 attrgetter("run_pass")(NativeLowering)
@@ -135,6 +136,22 @@ class _KernelLowering(NativeLowering):
         return True
 
 
+class _EntryLower(KernelLower):
+    """Lowering to kernels with a wrapper of fastnet's."""
+
+    def create_cpython_wrapper(self, release_gil: bool = False) -> None:
+        """Add what Python calls."""
+        add_wrapper(self.context, self.library, self.fndesc)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _EntryLowering(_KernelLowering):
+    """`_KernelLowering` of what the runtime loads."""
+
+    _name = "fastnet_entry_lowering"
+    lowering_class = _EntryLower
+
+
 class KernelCompiler(CompilerBase):
     """Numba's pipeline with `_KernelLowering`; meanwhile Python looks for no garbage, a tenth of the time."""
 
@@ -148,9 +165,17 @@ class KernelCompiler(CompilerBase):
             if enabled:
                 gc.enable()
 
+    lowering: type[NativeLowering] = _KernelLowering
+
     def define_pipelines(self) -> list[PassManager]:
         """The one pipeline."""
-        return [_pipeline(self.state, _KernelLowering, {NativeLowering, NopythonTypeInference})]
+        return [_pipeline(self.state, self.lowering, {NativeLowering, NopythonTypeInference})]
+
+
+class EntryCompiler(KernelCompiler):
+    """`KernelCompiler` of what the runtime loads."""
+
+    lowering = _EntryLowering
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numba
+
+from fastnet.kernels.signatures import variant_of
+from fastnet.runtime.digest import source_digest
 
 if numba.config.DISABLE_JIT:
     raise RuntimeError(
@@ -26,11 +30,13 @@ OPTIONS: dict[str, Any] = {
 }
 
 _KERNEL: dict[str, Any] = {}
+_ENTRY: dict[str, Any] = {"no_cfunc_wrapper": True}
 _PART: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 try:
-    from fastnet.kernels.compiler import KernelCompiler, PartCompiler
+    from fastnet.kernels.compiler import EntryCompiler, KernelCompiler, PartCompiler
 
-    _KERNEL["pipeline_class"], _PART["pipeline_class"] = KernelCompiler, PartCompiler
+    for options, compiler in ((_KERNEL, KernelCompiler), (_ENTRY, EntryCompiler), (_PART, PartCompiler)):
+        options["pipeline_class"] = compiler
 except (ImportError, AttributeError):
     # A Numba that is built otherwise: parts are functions as any other, of the same bits, and take longer to compile.
     pass
@@ -43,7 +49,7 @@ DIGEST: str | None = None
 try:
     from fastnet.kernels import cache
 
-    DIGEST = cache.source_digest(OPTIONS, SHARES_PARTS)
+    DIGEST = source_digest()
 except (ImportError, AttributeError, OSError) as error:
     warnings.warn(
         f"fastnet compiles its kernels anew in every process, because it cannot keep them with numba "
@@ -59,6 +65,22 @@ def jit(function: Callable[..., Any]) -> Any:
     if DIGEST is not None:
         dispatcher._cache = cache.KernelCache(function, DIGEST)
     return dispatcher
+
+
+def jit_entry(signature: Callable[..., tuple[Any, ...]]) -> Callable[[Callable[..., Any]], Any]:
+    """`jit` for what the runtime loads: variants that it knows by name have the types of a ``signature``.
+
+    From Python `fastnet.runtime.entry_points` calls it; jitted code may, too.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.jit(**OPTIONS, **_ENTRY)(function)
+        dispatcher.signature = signature
+        if DIGEST is not None:
+            dispatcher._cache = cache.KernelCache(function, DIGEST, partial(variant_of, signature))
+        return dispatcher
+
+    return decorate
 
 
 def jit_inline(function: Callable[..., Any]) -> Any:

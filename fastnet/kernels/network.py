@@ -33,8 +33,8 @@ from fastnet.contract import (
     STRIDE,
     WEIGHT_SUM,
 )
-from fastnet.kernels import losses, optimizers
-from fastnet.kernels.jit import jit, jit_inline, jit_part
+from fastnet.kernels import losses, optimizers, signatures
+from fastnet.kernels.jit import jit, jit_entry, jit_inline, jit_part
 from fastnet.kernels.memory import (
     aligned,
     check_dtypes,
@@ -44,6 +44,7 @@ from fastnet.kernels.memory import (
     least,
     most,
     moved,
+    nowhere,
     pointer,
     release,
     reserve,
@@ -64,14 +65,23 @@ from fastnet.kernels.regions import (
     square_columns,
     sum_block,
 )
-from fastnet.kernels.team import FIRST_REGION, SECOND_REGION, member, share, wait, wait_after
+from fastnet.kernels.team import member, share, wait, wait_after
 from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, output_planes, parts_of, place
+from fastnet.runtime.board import FIRST_REGION, SECOND_REGION
 
 __all__ = ["forward", "gradient", "train"]
 
 #: Elements of the memory on the stack, and rows for which it is used.
 STACK_ELEMENTS = 8192
 FEW_ROWS = 16
+
+
+class _Needs(NamedTuple):
+    """Rows of a block, units of the widest layer, elements of memory that `forward` needs: 0 if the stack will do."""
+
+    block_rows: int
+    widest: int
+    size: int
 
 
 class _Records(NamedTuple):
@@ -155,21 +165,35 @@ def forward(layout, parameters, x, out):
     array([[33.]])
     """
     _check_forward(layout, parameters, x, out)
-    _forward(layout, parameters, x, out)
+    needs, memory = _needs(layout, parameters, x.shape[0]), nowhere(pointer(parameters))
+    if needs.size > 0:
+        memory = reserve(memory, needs.size)
+        if is_nowhere(memory):
+            raise MemoryError
+    _forward(layout, parameters, x, out, needs, memory)
+    if needs.size > 0:
+        release(memory)
     return out
 
 
-@jit
-def forward_finite(layout, parameters, x, out):
-    """`forward` if all numbers in x are finite; else nothing is written. Returns whether they are."""
+@jit_entry(signatures.forward)
+def forward_finite(layout, parameters, x, out, workspace):
+    """`forward` if all numbers in x are finite: 1 then; else 0, and nothing is written.
+
+    Where the workspace, an array of the parameters' dtype, is too small, nothing is written either, and minus the
+    number of elements that it has to have is returned. A few rows need none.
+    """
     _check_forward(layout, parameters, x, out)
+    needs = _needs(layout, parameters, x.shape[0])
+    if workspace.size < needs.size:
+        return -needs.size
     if not all_finite(pointer(x), x.size):
-        return False
-    _forward(layout, parameters, x, out)
-    return True
+        return 0
+    _forward(layout, parameters, x, out, needs, pointer(workspace))
+    return 1
 
 
-@jit
+@jit_entry(signatures.values)
 def finite(values):
     """Whether all numbers of a (size,) array are finite."""
     return all_finite(pointer(values), values.size)
@@ -186,25 +210,28 @@ def _check_forward(layout, parameters, x, out):
 
 
 @jit_inline
-def _forward(layout, parameters, x, out):
-    """`forward` with memory: on the stack for a few rows, so that nothing is allocated."""
-    table, data, n_layers, n_samples = pointer(layout), pointer(parameters), layout.shape[0], x.shape[0]
+def _needs(layout, parameters, n_samples):
+    """What memory `forward` needs: on the stack for a few rows, so that nothing is allocated."""
+    table, data = pointer(layout), pointer(parameters)
     widest, most_terms = 0, 0
-    for layer in range(n_layers):
+    for layer in range(layout.shape[0]):
         widest = most(widest, entry(table, layer, STRIDE))
         most_terms = most(most_terms, entry(table, layer, N_INPUTS))
     # So few rows are multiplied without scratch memory.
     few = least(n_samples, FEW_ROWS)
     if n_samples == few and 2 * padded(data, few) * widest <= STACK_ELEMENTS:
-        _forward_blocks(table, n_layers, data, x, out, few, widest, stack_memory(data, STACK_ELEMENTS))
-        return
+        return _Needs(few, widest, 0)
     block_rows = least(n_samples, BLOCK_ROWS)
     size = 2 * padded(data, block_rows) * widest + scratch_size(data, most_terms, block_rows)
-    memory = reserve(data, size + lanes_of(data))
-    if is_nowhere(memory):
-        raise MemoryError
-    _forward_blocks(table, n_layers, data, x, out, block_rows, widest, aligned(memory))
-    release(memory)
+    return _Needs(block_rows, widest, size + lanes_of(data))
+
+
+@jit_inline
+def _forward(layout, parameters, x, out, needs, memory):
+    """`forward` in so much memory, or on the stack if it needs none."""
+    table, data, n_layers = pointer(layout), pointer(parameters), layout.shape[0]
+    place = stack_memory(data, STACK_ELEMENTS) if needs.size == 0 else aligned(memory)
+    _forward_blocks(table, n_layers, data, x, out, needs.block_rows, needs.widest, place)
 
 
 @jit_part
@@ -344,15 +371,15 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
     )
 
 
-@jit
+@jit_entry(signatures.member)
 def train_member(
     layout, parameters, samples, objective, update, progress, n_blocks, workspace, board, thread, n_threads
 ):
     """`train` as one thread of ``n_threads``, all of whom call it with the same other arguments.
 
-    ``workspace`` is an array of the parameters' dtype, ``board`` what `fastnet.kernels.team.new_board` makes. Where the
-    workspace is too small, what does not fit together is refused as `train` does, and minus the number of elements that
-    it has to have is returned: one kernel for both takes a second less to compile.
+    ``workspace`` is an array of the parameters' dtype, ``board`` what `fastnet.runtime.board.new_board` makes. Where
+    the workspace is too small, what does not fit together is refused as `train` does, and minus the number of elements
+    that it has to have is returned: one kernel for both takes a second less to compile.
     """
     size = _workspace(layout, parameters, samples, objective, n_threads).end
     if workspace.size < most(size, 1):

@@ -15,8 +15,9 @@ from fastnet.kernels.jit import jit_inline
 from fastnet.kernels.memory import all_zero, lanes_of, least, load, most, moved, splat, store
 from fastnet.kernels.products import copy_row, entry, product, row_sum, target, view
 from fastnet.kernels.simd import Lanes, fma, staged
-from fastnet.kernels.team import FIRST_REGION, SECOND_REGION, share
+from fastnet.kernels.team import share
 from fastnet.kernels.workspace import A_PLANE, DELTA_PLANE, Z_PLANE, output_planes, place
+from fastnet.runtime.board import FIRST_REGION, SECOND_REGION
 
 
 @staged

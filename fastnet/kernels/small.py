@@ -1,7 +1,7 @@
 """Training of small networks in registers: `fastnet.kernels.network`, traced for one architecture.
 
 The loop over epochs and batches is that of every training, `network._run`; what it calls to work on numbers is traced
-(`fastnet.kernels.tracing`), with the sizes of a `fastnet.kernels.plans.Plan`. What stays from batch to batch lies in a
+(`fastnet.kernels.tracing`), with the sizes of a `fastnet.runtime.plans.Plan`. What stays from batch to batch lies in a
 stack slot, of which LLVM makes registers, because nothing else points into it.
 """
 
@@ -18,14 +18,15 @@ from numba.extending import intrinsic
 
 from fastnet import contract
 from fastnet.contract import BIAS, N_INPUTS, STRIDE, VECTOR_BYTES, WEIGHTS
-from fastnet.kernels import losses, network, optimizers, regions, workspace
-from fastnet.kernels.jit import jit, jit_inline
+from fastnet.kernels import losses, network, optimizers, regions, signatures, workspace
+from fastnet.kernels.jit import jit_entry, jit_inline
 from fastnet.kernels.memory import pointer
-from fastnet.kernels.plans import Plan, SlotType
+from fastnet.kernels.plans import PlanType, SlotType, TracedPlan
 from fastnet.kernels.products import View
 from fastnet.kernels.simd import INTP, Lanes
 from fastnet.kernels.team import Team, alone
 from fastnet.kernels.tracing import Places, Registers, Trace, interleave, traced
+from fastnet.runtime.plans import Plan
 
 
 class _Net(NamedTuple):
@@ -67,7 +68,7 @@ class _Settings:
 class _Scope:
     """Where a traced function works, in the middle of lowering: one block of a plan's training."""
 
-    def __init__(self, builder: ir.IRBuilder, plan: Plan, slot: ir.Value) -> None:
+    def __init__(self, builder: ir.IRBuilder, plan: TracedPlan, slot: ir.Value) -> None:
         self.builder, self.plan, self.slot = builder, plan, slot
         self.trace = Trace(builder, plan.element, plan.lanes)
         self.first = len(builder.block.instructions)
@@ -189,7 +190,7 @@ def _unpacked(builder: ir.IRBuilder, kind: types.NamedTuple, value: ir.Value) ->
     return kind.instance_class(*(builder.extract_value(value, number) for number in range(len(kind))))
 
 
-def _plan_of(net: types.NamedTuple) -> Plan:
+def _plan_of(net: types.NamedTuple) -> TracedPlan:
     return net.types[net.fields.index("parameters")].plan  # type: ignore[no-any-return]
 
 
@@ -420,7 +421,12 @@ _run = _with(
 )
 
 
-@jit
+def _signature(plan: Plan) -> tuple[types.Type, ...]:
+    """The types of the arguments of `train`."""
+    return PlanType(plan), *signatures.training(types.float32 if plan.bits == 32 else types.float64)
+
+
+@jit_entry(_signature)
 def train(plan, layout, parameters, samples, objective, update, progress, n_blocks):
     """`fastnet.kernels.network.train` of what is planned: `plan` is that of the other arguments."""
     network._check_samples(layout, parameters, samples)

@@ -64,15 +64,29 @@ class KernelTypeInference(NopythonTypeInference):
 
 
 class KernelLower(Lower):
-    """Numba's, but that it looks for references to count only in what can have any.
+    """Numba's, but that it counts references only where there are any to count.
 
-    It would take tuples of pointers apart wherever they are assigned, for nothing.
+    A function to which no call hands an array, and which returns none, has only borrowed its arguments: whoever calls
+    it holds them until it returns. Elsewhere Numba would take tuples of pointers apart wherever they are assigned, for
+    nothing.
     """
 
-    def _counts(self, kind: Any) -> bool:
+    def lower(self) -> None:
+        """Emit the function."""
+        calls = [call.return_type for call in self.fndesc.calltypes.values() if call is not None]
+        if not any(map(self._has_references, [*calls, self.fndesc.restype])):
+            # The context is this function's own; its way to memory stays.
+            attrgetter("nrt")(self.context)
+            self.context.enable_nrt = False
+        super().lower()
+
+    def _has_references(self, kind: Any) -> bool:
         if kind not in _counted:
             _counted[kind] = self.context.data_model_manager[kind].contains_nrt_meminfo()
         return _counted[kind]
+
+    def _counts(self, kind: Any) -> bool:
+        return bool(self.context.enable_nrt) and self._has_references(kind)
 
     def incref(self, typ: Any, val: Any) -> None:
         """Count a reference."""

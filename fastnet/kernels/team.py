@@ -16,27 +16,21 @@ import sys
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from fastnet.kernels.jit import jit_inline
 from fastnet.kernels.memory import integers, nowhere
 from fastnet.kernels.simd import INT32, INTP
+from fastnet.runtime.board import SHARES
 
 #: Looks at the number before a member goes to sleep: some 30 us.
 _LOOKS = 1000
 #: The number of Linux's system call `futex`, by machine, and two of its operations on memory of one process.
 _FUTEX = {"x86_64": 202, "aarch64": 98}
 _SLEEP, _WAKE = 128, 129
-#: The regions of a step, each of which has its own shares.
-(FIRST_REGION, SECOND_REGION) = range(2)
-_N_REGIONS = 2
-#: Where the shares begin on a team's board, which is a cache line after the arrivals, and what each is at first.
-_SHARES, _FIRST_SHARE = 8, 1 << 20
 #: Who comes last leaves 1 / 2^6 of its share to the others: it takes 26 steps until cores of which one is half as fast
 #: as the other come at the same time, and nobody minds one that has been disturbed once.
 _EASING = 6
@@ -55,18 +49,6 @@ class Team(NamedTuple):
     board: Any
     thread: int
     n_threads: int
-
-
-def new_board(n_threads: int) -> NDArray[np.int64]:
-    """What a team of so many shares: the arrivals, the sleepers, and each one's share of either region."""
-    board = np.full(_SHARES + _N_REGIONS * n_threads, _FIRST_SHARE, np.int64)
-    clear_arrivals(board)
-    return board
-
-
-def clear_arrivals(board: NDArray[np.int64]) -> None:
-    """Make a board ready for the next call; the shares stay."""
-    board[:_SHARES] = 0
 
 
 @intrinsic
@@ -105,7 +87,7 @@ def share(n, unit, region, team):
 
 @jit_inline
 def _place(region, thread, team):
-    return _SHARES + region * team.n_threads + thread
+    return SHARES + region * team.n_threads + thread
 
 
 @jit_inline

@@ -66,7 +66,7 @@ class Specialized(Numba):
     is_everywhere: ClassVar[bool] = False
 
     def training(self, problem: Problem) -> Training:
-        from fastnet.kernels.plans import MOST_PRODUCTS, most_outputs
+        from fastnet.runtime.plans import MOST_PRODUCTS, most_outputs
 
         network = problem.network
         n_weights = sum(weights.size for weights in network.weights)

@@ -6,12 +6,10 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
-from numba.core.registry import cpu_target
-
 from fastnet import contract
-from fastnet.kernels import jit
-from fastnet.kernels.plans import MOST_PRODUCTS, Plan, make_plan, most_outputs
-from fastnet.kernels.threads import Trainer
+from fastnet.runtime.entry_points import entry_point, is_kept
+from fastnet.runtime.plans import MOST_PRODUCTS, Plan, make_plan, most_outputs
+from fastnet.runtime.threads import Trainer
 
 #: Seconds to compile for a plan, in a process that has compiled nothing yet (later ones 0.7), and to load what was
 #: compiled before.
@@ -76,12 +74,10 @@ class SmallTrainer:
     """`fastnet.kernels.small.train` for a plan."""
 
     def __init__(self, plan: Plan, *records: Any) -> None:
-        # Imported here: most processes do without.
-        from fastnet.kernels import small
-
-        self.plan, self._train = plan, small.train
+        self.plan, self._train = plan, entry_point("train", plan)
         if plan not in _compiled:
-            small.train(plan, *records, 0)
+            # It looks at its arguments, at every call.
+            self._train(plan, *records, 0)
             _compiled.add(plan)
 
     def __call__(
@@ -117,10 +113,4 @@ def _pays(plan: Plan, n_epochs: int, n_samples: int) -> bool:
 @lru_cache(_MOST_PLANS)
 def _is_on_disk(plan: Plan) -> bool:
     """Whether there was code for the plan and this CPU among the cached kernels, when a fit first asked."""
-    if jit.DIGEST is None:
-        return False
-    from fastnet.kernels.cache import cache_folder, describe, entries
-
-    cpu = describe(cpu_target.target_context.codegen().magic_tuple())
-    headers = (header for _, header in entries(cache_folder(jit.DIGEST)))
-    return any(plan.digest in header["types"] and header["cpu"] == cpu for header in headers)
+    return is_kept("train", plan)

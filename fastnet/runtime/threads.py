@@ -1,4 +1,4 @@
-"""The kernels on several threads: a training by a team, a prediction by rows.
+"""Kernels on several threads, and a training by such a team.
 
 Threads are Python's, started for a call and ended with it, so that there is no pool that a `fork` would lose or that
 two callers would share. Compiled code runs without the interpreter's lock.
@@ -9,19 +9,18 @@ from __future__ import annotations
 import _thread
 import ctypes
 import os
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import count, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from fastnet import contract
-from fastnet.kernels.network import forward_finite, train_member
-from fastnet.kernels.pace import pace_of
-from fastnet.kernels.team import clear_arrivals, new_board
+from fastnet.runtime.board import clear_arrivals, new_board
+from fastnet.runtime.entry_points import entry_point
+from fastnet.runtime.pace import pace_of
 
 #: Multiplications of a step for each thread: with fewer, sharing takes longer than it saves.
 WORK_PER_THREAD = 1 << 17
@@ -63,6 +62,7 @@ class Trainer:
         if self._n_threads > 1:
             key = (layout.tobytes(), parameters.dtype, batch_rows)
             self._pace = pace_of(key, self._n_threads, work / _SPEED)
+        self._train_member = entry_point("train_member", parameters.dtype.name)
         self._workspace = make_workspace(records, self._n_threads)
         #: By the number of threads: what one number has found out about the cores is not true of another.
         self._boards = {1: new_board(1)}
@@ -101,14 +101,14 @@ class Trainer:
 
     def _member(self, arguments: tuple[Any, ...], thread: int, n_threads: int) -> int:
         self._begun[thread] = time.perf_counter()
-        status: int = train_member(*arguments, self._workspace, self._boards[n_threads], thread, n_threads)
+        status: int = self._train_member(*arguments, self._workspace, self._boards[n_threads], thread, n_threads)
         if thread == 0:
             self._ended = time.perf_counter()
         return status
 
 
 def make_workspace(records: tuple[Any, ...], n_threads: int) -> Any:
-    """The workspace of `train_member` for the arguments of `train` but the last; compiles it, if need be.
+    """The workspace of `fastnet.kernels.network.train_member` for the arguments of `train` but the last.
 
     Raises
     ------
@@ -116,6 +116,7 @@ def make_workspace(records: tuple[Any, ...], n_threads: int) -> Any:
         If the arguments do not fit together.
     """
     nothing = np.empty(0, records[1].dtype)
+    train_member = entry_point("train_member", nothing.dtype.name)
     size = -train_member(*records, 0, nothing, new_board(n_threads), 0, n_threads)
     return np.empty(size, nothing.dtype)
 
@@ -203,25 +204,3 @@ class _Other:
             self.error = error
         finally:
             self.end.release()
-
-
-def forward_together(layout: Any, parameters: Any, x: Any, out: Any, rows_at_once: int, n_threads: int) -> bool:
-    """`fastnet.kernels.network.forward_finite` on pieces of so many rows, which threads take one after the other.
-
-    Returns False when a piece is not finite; then others may be missing.
-    """
-    pieces, stopped, failed = count(0, rows_at_once), threading.Event(), threading.Event()
-
-    def work(thread: int = 0, n: int = 1) -> int:
-        while not stopped.is_set() and (low := next(pieces)) < len(x):
-            piece = slice(low, low + rows_at_once)
-            if not forward_finite(layout, parameters, x[piece], out[piece]):
-                failed.set()
-                stopped.set()
-        return 0
-
-    try:
-        run_together(work, n_threads)
-    finally:
-        stopped.set()
-    return not failed.is_set()
