@@ -50,7 +50,7 @@ BUILDING_BLOCKS = {
     "regions",
     "simd",
 }
-BUILDING_BLOCKS |= {"pace", "small", "spans", "stages", "team", "threads", "tiles", "tracing", "trainers", "workspace"}
+BUILDING_BLOCKS |= {"signatures", "small", "spans", "stages", "team", "tiles", "tracing", "workspace", "wrapping"}
 
 #: Public functions and classes that have no twin, and why.
 HELPERS = {
