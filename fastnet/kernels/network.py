@@ -378,13 +378,11 @@ def train_member(
     """`train` as one thread of ``n_threads``, all of whom call it with the same other arguments.
 
     ``workspace`` is an array of the parameters' dtype, ``board`` what `fastnet.runtime.board.new_board` makes. Where
-    the workspace is too small, what does not fit together is refused as `train` does, and minus the number of elements
-    that it has to have is returned: one kernel for both takes a second less to compile.
+    the workspace is too small, minus the number of elements that it has to have is returned. What does not fit together
+    is not looked at: `train` has done that, or a fit, which has made it.
     """
     size = _workspace(layout, parameters, samples, objective, n_threads).end
     if workspace.size < most(size, 1):
-        _check_samples(layout, parameters, samples)
-        _check_records(layout, objective, update, progress)
         return -size
     team = member(pointer(board), thread, n_threads)
     return _train(layout, parameters, samples, objective, update, progress, n_blocks, pointer(workspace), team)

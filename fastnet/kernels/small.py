@@ -428,9 +428,10 @@ def _signature(plan: Plan) -> tuple[types.Type, ...]:
 
 @jit_entry(_signature)
 def train(plan, layout, parameters, samples, objective, update, progress, n_blocks):
-    """`fastnet.kernels.network.train` of what is planned: `plan` is that of the other arguments."""
-    network._check_samples(layout, parameters, samples)
-    network._check_records(layout, objective, update, progress)
+    """`fastnet.kernels.network.train` of what is planned: `plan` is that of the other arguments.
+
+    They are not looked at, for they are those of a fit, which has made them; that would be a fifth of the compilation.
+    """
     data, slots, gradient = pointer(parameters), pointer(update.slots), pointer(progress.gradient)
     slot = _reserve(plan)
     _read_in(slot, data, slots, gradient)

@@ -108,13 +108,7 @@ class Trainer:
 
 
 def make_workspace(records: tuple[Any, ...], n_threads: int) -> Any:
-    """The workspace of `fastnet.kernels.network.train_member` for the arguments of `train` but the last.
-
-    Raises
-    ------
-    ValueError
-        If the arguments do not fit together.
-    """
+    """The workspace of `fastnet.kernels.network.train_member` for the arguments of `train` but the last."""
     nothing = np.empty(0, records[1].dtype)
     train_member = entry_point("train_member", nothing.dtype.name)
     size = -train_member(*records, 0, nothing, new_board(n_threads), 0, n_threads)

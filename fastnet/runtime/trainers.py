@@ -14,7 +14,7 @@ from fastnet.runtime.threads import Trainer
 #: Seconds to compile for a plan, in a process that has compiled nothing yet (later ones 0.7), and to load what was
 #: compiled before.
 COMPILE_SECONDS = 1.2
-LOAD_SECONDS = 0.012
+LOAD_SECONDS = 0.002
 #: Plans that are remembered.
 _MOST_PLANS = 1024
 
@@ -65,7 +65,7 @@ def trainer(
                 f"{layout[-1, contract.N_OUTPUTS]} outputs and batches of {objective.batch_size}"
             )
     if plan is not None and (execution.specialize is True or _pays(plan, execution.n_epochs, len(samples.x))):
-        return SmallTrainer(plan, layout, parameters, samples, objective, update, progress)
+        return SmallTrainer(plan)
     asked = partial(most_threads, execution.threads)
     return Trainer(asked, cores, layout, parameters, samples, objective, update, progress)
 
@@ -73,12 +73,9 @@ def trainer(
 class SmallTrainer:
     """`fastnet.kernels.small.train` for a plan."""
 
-    def __init__(self, plan: Plan, *records: Any) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan, self._train = plan, entry_point("train", plan)
-        if plan not in _compiled:
-            # It looks at its arguments, at every call.
-            self._train(plan, *records, 0)
-            _compiled.add(plan)
+        _compiled.add(plan)
 
     def __call__(
         self, layout: Any, parameters: Any, samples: Any, objective: Any, update: Any, progress: Any, n_blocks: int
