@@ -37,7 +37,7 @@ def predict(
         and X.size > 0
         and X.ndim == 2
         and X.shape[1] == network.n_inputs
-        and X.flags.carray
+        and (X.flags.carray or (X.flags.c_contiguous and X.flags.aligned))
     ):
         # What kernels take as it is, but for numbers that are not finite, which they find on their way. For a few rows
         # all the care below would take longer than they do, and for many a third as long.

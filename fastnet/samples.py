@@ -33,8 +33,7 @@ def check_inputs(
         raise ValueError(
             f"X must have {network.n_inputs} columns, one for each input of the network; got shape {x.shape}"
         )
-    # To Numba a read-only array is another type, and would be another compilation.
-    return x if x.flags.writeable else x.copy()
+    return x
 
 
 def check_samples(
@@ -141,4 +140,4 @@ def _check_weight(network: Network, sample_weight: Any, n_samples: int) -> NDArr
         raise ValueError(f"sample_weight must have shape ({n_samples},), a weight for each sample; got {weight.shape}")
     if weight.min() < 0 or weight.max() == 0:
         raise ValueError(f"sample_weight must not be negative, nor zero everywhere; got a least one of {weight.min()}")
-    return weight if weight.flags.writeable else weight.copy()
+    return weight

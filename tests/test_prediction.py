@@ -146,3 +146,17 @@ def test_memory_does_not_grow_with_the_rows() -> None:
         tracemalloc.stop()
     # The check for numbers that are not finite makes a truth value for each of them.
     assert peaks[1] < 200_000 * 8 * 1.2
+
+
+def test_read_only_inputs_are_not_copied() -> None:
+    """They may be a file that is mapped, larger than memory."""
+    network = Network([64, 16, 2], "relu", dtype="float32").initialize(seed=0)
+    x, y = inputs(40_000, 64, "float32"), np.zeros((40_000, 2), np.float32)
+    x.flags.writeable = False
+    for use in (network.predict, lambda x: network.fit(x, y, epochs=1, batch_size=100)):
+        use(x)
+        tracemalloc.start()
+        use(x)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < x.nbytes / 2
