@@ -120,13 +120,12 @@ class KernelCache:
         if self._variant(signature) is None:
             return {}
         module = result.library._final_module
-        externals = [
-            one.name for found in (module.functions, module.global_variables) for one in found if one.is_declaration
+        declared = [
+            one.name for kind in (module.functions, module.global_variables) for one in kind if one.is_declaration
         ]
-        return {
-            "symbol": result.fndesc.llvm_cpython_wrapper_name,
-            "externals": sorted(name for name in externals if not name.startswith("llvm.")),
-        }
+        # Where the CPU has no fma, LLVM calls the C library's.
+        externals = {"fma", "fmaf"} | {name for name in declared if not name.startswith("llvm.")}
+        return {"symbol": result.fndesc.llvm_cpython_wrapper_name, "externals": sorted(externals)}
 
     @cached_property
     def _code(self) -> str:

@@ -83,7 +83,7 @@ def _from_cache(name: str, variant: str) -> Callable[..., Any] | None:
     header, payload = found
     try:
         function = loader.load(name, payload[: header["code_bytes"]], header["symbol"], header["externals"])
-    except (KeyError, LookupError, RuntimeError):
+    except (LookupError, RuntimeError):
         # Whatever is wrong with a file, the kernel can be compiled.
         return None
     files.note_use(file)
