@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numba import types
 
-from fastnet import information
+from fastnet import Network, information
 from fastnet.contract import Samples
 from fastnet.kernels import cache
 from fastnet.kernels.arithmetic import fma
@@ -157,18 +157,28 @@ def test_the_digest_is_the_same_without_numba() -> None:
 
 
 def test_another_numba_takes_longer_and_gives_the_same_bits(tmp_path: Path) -> None:
-    """One that lacks a name that parts need."""
+    """One that lacks a name that parts need. It calls by its own wrappers, which the runtime cannot load."""
     code = """
 import numba.core.compiler_machinery
 del numba.core.compiler_machinery.register_pass
 import numpy as np
+import fastnet
 from fastnet.kernels import jit, linear
+from fastnet.runtime.entry_points import origins
 assert not jit.SHARES_PARTS
 x = np.random.default_rng(0).standard_normal((5, 7))
 print(linear.matmul(x, x.T.copy()).tobytes().hex())
+network = fastnet.Network([7, 1], dtype="float64").initialize(seed=0)
+network.fit(x, x[:, 0], epochs=3, specialize=True)
+print(network.parameters.tobytes().hex())
+assert [name for name, _ in origins()] == ["train"]
 """
     x = np.random.default_rng(0).standard_normal((5, 7))
-    assert output(start(tmp_path, code=code)) == exact.matmul(x, x.T.copy()).tobytes().hex() + "\n"
+    network = Network([7, 1], dtype="float64").initialize(seed=0)
+    network.fit(x, x[:, 0], epochs=3, backend="exact")
+    desired = [exact.matmul(x, x.T.copy()), network.parameters]
+    for _ in range(2):
+        assert output(start(tmp_path, code=code)).split() == [array.tobytes().hex() for array in desired]
 
 
 def test_a_numba_whose_compilations_cannot_be_kept(tmp_path: Path) -> None:

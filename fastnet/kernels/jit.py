@@ -77,7 +77,9 @@ def jit_entry(signature: Callable[..., tuple[Any, ...]]) -> Callable[[Callable[.
         dispatcher = numba.jit(**OPTIONS, **_ENTRY)(function)
         dispatcher.signature = signature
         if DIGEST is not None:
-            dispatcher._cache = cache.KernelCache(function, DIGEST, partial(variant_of, signature))
+            # What Numba has wrapped the runtime cannot load.
+            names = partial(variant_of, signature) if SHARES_PARTS else None
+            dispatcher._cache = cache.KernelCache(function, DIGEST, names)
         return dispatcher
 
     return decorate

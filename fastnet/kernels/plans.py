@@ -10,7 +10,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import models, register_model
+from numba.extending import NativeValue, models, register_model, unbox
 
 from fastnet.contract import BIAS, N_INPUTS, N_OUTPUTS, STRIDE, WEIGHTS
 from fastnet.kernels.tracing import Places, groups, whole_lanes, width_of
@@ -90,3 +90,8 @@ register_model(PlanType)(models.OpaqueModel)
 class _SlotModel(models.PrimitiveModel):
     def __init__(self, manager: Any, slot: SlotType) -> None:
         super().__init__(manager, slot, slot.plan.element.as_pointer())
+
+
+@unbox(PlanType)
+def _unbox_plan(plan_type: PlanType, plan: Any, context: Any) -> NativeValue:
+    return NativeValue(context.context.get_dummy_value())
