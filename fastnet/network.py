@@ -359,7 +359,8 @@ class Network:
         specialize : {"auto", True, False}
             Whether to compile kernels for this small network alone, which takes most of a second and then trains the
             smallest two to four times as fast; they are kept on disk. "auto" does it where fits like this one have
-            been asked for so many epochs that it pays, or where it has been done before. Results do not depend on it.
+            been asked for so many epochs that it pays, where it has been done before, and while there are no kernels
+            for all networks yet, which take longer to compile. Results do not depend on it.
         backend : {"numba", "exact", "numpy"} or Backend
             The kernels; the reference, which gives the same bits, slowly; plain NumPy with BLAS; or a
             `fastnet.backends.Backend` of your own.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +107,7 @@ class TestChoice:
         monkeypatch.setattr(trainers, "_missed", {})
         monkeypatch.setattr(trainers, "_compiled", set())
         trainers._is_on_disk.cache_clear()
+        entry_points.entry_point("train_member", "float64")
         monkeypatch.setenv("FASTNET_CACHE_DIR", str(tmp_path))
 
     @staticmethod
@@ -122,10 +125,13 @@ class TestChoice:
         return isinstance(found[0], trainers.SmallTrainer)
 
     @staticmethod
-    def epochs_worth(seconds: float, case: Case = NOTEBOOK) -> int:
+    def plan(case: Case) -> plans.Plan:
         plan = plans.make_plan(*arguments_of(case)[:5], ordered=False)
         assert plan is not None
-        return int(seconds / trainers.saving(plan)) + 1
+        return plan
+
+    def epochs_worth(self, seconds: float, case: Case = NOTEBOOK) -> int:
+        return int(seconds / trainers.saving(self.plan(case))) + 1
 
     def test_nobody_waits_for_what_does_not_pay(self) -> None:
         case = replace(NOTEBOOK, epochs=1)
@@ -157,6 +163,34 @@ class TestChoice:
         assert self.chosen(case, specialize=True)
         monkeypatch.setattr(trainers, "_compiled", set())
         assert not self.chosen(case, n_epochs=self.epochs_worth(trainers.LOAD_SECONDS))
+
+    @pytest.mark.parametrize("n_before", [0, 1, 2, 3])
+    def test_what_compiles_sooner_comes_first(self, n_before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where nothing can train yet: but not network after network."""
+        plan, other = (self.plan(Case((2, n, 1), n_samples=4, batch_size=None)) for n in (2, 3))
+        monkeypatch.setattr(trainers, "is_loaded", lambda name, dtype: False)
+        monkeypatch.setattr(trainers, "is_kept", lambda name, variant: False)
+        monkeypatch.setattr(trainers, "n_variants", lambda name: n_before)
+        assert trainers._pays(plan, 1, 4) == (n_before < 3)
+        # So many epochs that the tiles of the other kernel would have been faster, had it been there.
+        slow = self.plan(Case((10, 24, 4), n_samples=256, batch_size=None))
+        worth = -trainers.GENERAL_SECONDS / trainers.saving(slow)
+        assert trainers._pays(slow, int(worth / 2), 256) == (n_before == 0)
+        assert not trainers._pays(slow, int(worth * 2), 256)
+        monkeypatch.setattr(trainers, "is_kept", lambda name, variant: name == "train_member")
+        assert not trainers._pays(other, 1, 4)
+        monkeypatch.setattr(trainers, "is_loaded", lambda name, dtype: True)
+        assert not trainers._pays(other, 1, 4)
+
+    def test_a_process_without_kernels_compiles_one(self, tmp_path: Path) -> None:
+        code = """
+from fastnet import Network
+from fastnet.runtime.entry_points import n_variants, origins
+Network([2, 1]).initialize(seed=0).fit([[0.0, 1.0]], [1.0], epochs=3)
+print(*(name for name, _ in origins()), n_variants("train"), n_variants("train_member"))
+"""
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert ran.stdout == "train 1 0\n"
 
     def test_many_rows_are_left_to_the_tiles(self) -> None:
         case = Case((10, 24, 4), n_samples=256, batch_size=None, epochs=1)

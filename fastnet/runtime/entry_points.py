@@ -56,10 +56,23 @@ def variant_name(variant: str | Plan) -> str:
     return variant.digest if isinstance(variant, Plan) else variant
 
 
+def is_loaded(name: str, variant: str | Plan) -> bool:
+    """Whether a kernel is in memory."""
+    return (name, variant_name(variant)) in _functions
+
+
 def is_kept(name: str, variant: str | Plan) -> bool:
-    """Whether the cache has an entry point."""
+    """Whether a kernel is in the cache."""
     file, _ = _file(name, variant_name(variant))
     return file is not None and file.is_file()
+
+
+def n_variants(name: str) -> int:
+    """How many variants of a kernel are in the cache, or in memory where nothing can be kept."""
+    sources = digest.loaded_digest()
+    if sources is None:
+        return sum(found == name for found, _ in _functions)
+    return sum(1 for _ in files.cache_folder(sources).glob(f"{_MODULES[name]}.{name}-*"))
 
 
 def _file(name: str, variant: str) -> tuple[Any, dict[str, str]]:

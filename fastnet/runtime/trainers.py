@@ -7,14 +7,13 @@ from functools import lru_cache, partial
 from typing import Any
 
 from fastnet import contract
-from fastnet.runtime.entry_points import entry_point, is_kept
+from fastnet.runtime.entry_points import entry_point, is_kept, is_loaded, n_variants
 from fastnet.runtime.plans import MOST_PRODUCTS, Plan, make_plan, most_outputs
 from fastnet.runtime.threads import Trainer
 
-#: Seconds to compile for a plan, in a process that has compiled nothing yet (later ones 0.7), and to load what was
-#: compiled before.
-COMPILE_SECONDS = 1.2
-LOAD_SECONDS = 0.002
+#: Seconds to compile for a plan, in a process that has compiled nothing yet (later ones 0.7); to compile the kernel for
+#: all networks; and to load what was compiled before.
+COMPILE_SECONDS, GENERAL_SECONDS, LOAD_SECONDS = 1.2, 3.6, 0.002
 #: Plans that are remembered.
 _MOST_PLANS = 1024
 
@@ -98,13 +97,27 @@ def saving(plan: Plan) -> float:
 
 def _pays(plan: Plan, n_epochs: int, n_samples: int) -> bool:
     """Whether what has been asked of a plan in this process is worth the time until it is compiled."""
-    saved = saving(plan) * n_epochs * -(-n_samples // plan.batch_rows)
-    if saved <= 0 or plan in _compiled:
-        return saved > 0
+    saved, spared = saving(plan) * n_epochs * -(-n_samples // plan.batch_rows), _seconds_spared(plan)
+    if saved + spared <= 0 or plan in _compiled:
+        return saved + spared > 0
     if len(_missed) >= _MOST_PLANS:
         _missed.clear()
     _missed[plan] = _missed.get(plan, 0.0) + saved
-    return _missed[plan] >= LOAD_SECONDS and (_missed[plan] >= COMPILE_SECONDS or _is_on_disk(plan))
+    gained = _missed[plan] + spared
+    return gained >= LOAD_SECONDS and (gained >= COMPILE_SECONDS or _is_on_disk(plan))
+
+
+def _seconds_spared(plan: Plan) -> float:
+    """Seconds until the kernel for all networks would be there; of its compilation, less what went into plans before.
+
+    So nobody waits for it who trains a small network or two, and others wait at most twice as long.
+    """
+    dtype = f"float{plan.bits}"
+    if is_loaded("train_member", dtype):
+        return 0.0
+    if is_kept("train_member", dtype):
+        return LOAD_SECONDS
+    return max(0.0, GENERAL_SECONDS - COMPILE_SECONDS * n_variants("train"))
 
 
 @lru_cache(_MOST_PLANS)

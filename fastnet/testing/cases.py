@@ -114,9 +114,11 @@ class Case:
     def setup(self, backend: str | Backend, **how: Any) -> Callable[[], dict[str, NDArray[Any]]]:
         """Prepare the training; the function returned trains, and returns all that is left by name.
 
-        ``how`` are arguments of `fastnet.Network.fit` that do not change results: ``threads``, ``specialize``.
+        ``how`` are arguments of `fastnet.Network.fit` that do not change results: ``threads``, ``specialize``. Without
+        the latter the kernel for all networks trains.
         """
         network, (x, y, weight) = self.network(), self.data()
+        how = {"specialize": False, **how}
 
         def train() -> dict[str, NDArray[Any]]:
             try:
