@@ -18,7 +18,7 @@ from fastnet.bench.peak import FlopsMeter, bandwidth
 from fastnet.bench.peers import PEERS
 from fastnet.bench.peers.base import Problem, UnsupportedError
 from fastnet.bench.peers.numpy_loop import NumpyLoop
-from fastnet.bench.results import OWN
+from fastnet.bench.results import OWN, SPECIALIZED
 from fastnet.bench.workloads import Operation, Prepared, Training, get_workloads
 from fastnet.testing.cases import BENCHMARKS
 from fastnet.testing.notebooks import NOTEBOOK_1
@@ -238,6 +238,7 @@ def test_quick_runs_start_no_training_of_a_library_that_has_to_be_installed() ->
 
     for quick_one, one in zip(fits, full, strict=True):
         quick_one.prepare(PEERS[OWN])
+        quick_one.prepare(PEERS[SPECIALIZED])
         if "empty cache" not in one.title:
             quick_one.prepare(NumpyLoop())
             one.prepare(Elsewhere())

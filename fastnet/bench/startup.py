@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from fastnet.bench.peers.base import Array, Peer, Problem, UnsupportedError
+from fastnet.bench.results import OWN, SPECIALIZED
 from fastnet.bench.workloads import DTYPES, Prepared, Training, Workload
 from fastnet.testing.cases import BENCHMARKS
 
@@ -62,15 +63,17 @@ class Process(Workload):
         return self, note
 
     def prepare(self, peer: Peer) -> Prepared:
-        if peer.import_statement is None or (self.cold and peer.name != "numba"):
-            raise UnsupportedError("is not started in processes of its own" if not self.cold else "has no such cache")
+        code, has_kernels = peer.import_statement, peer.name in (OWN, SPECIALIZED)
+        if self.cold and not has_kernels:
+            raise UnsupportedError("has no such cache")
         if peer.distribution and not self.installed:
             raise UnsupportedError("only imports in a quick run")
-        code = peer.import_statement
-        if self.epochs:
+        if self.epochs and (code is not None or has_kernels):
             # What it cannot do is known here, not in the process.
             peer.training(self.training.problem())
             code = f"from fastnet.bench.startup import train; train({peer.name!r}, {self.dtype!r}, {self.epochs})"
+        if code is None:
+            raise UnsupportedError("is not started in processes of its own")
         printed: list[str] = []
 
         def start(environment: Mapping[str, str]) -> None:
