@@ -20,13 +20,13 @@ from fastnet.layout import (
     make_layout,
     parameter_views,
 )
-from fastnet.losses import Huber, Quantile
-from fastnet.optimizers import Optimizer
 from fastnet.validation import RandomSource, check_array
 
 if TYPE_CHECKING:
     from fastnet.backends import Backend
     from fastnet.history import History
+    from fastnet.losses import Huber, Quantile
+    from fastnet.optimizers import Optimizer
 
 
 @cache

@@ -126,6 +126,21 @@ def test_import_loads_no_compiler_and_no_optional_package():
     assert not loaded & unwanted
 
 
+def test_import_leaves_what_only_trainings_need():
+    code = """
+import sys, fastnet
+later = {"fastnet.optimizers", "fastnet.schedules", "fastnet.losses", "fastnet.history", "fastnet.warming"}
+assert not later & set(sys.modules)
+from fastnet import *
+assert later <= set(sys.modules)
+assert fastnet.optimizers.SGD is SGD is fastnet.SGD
+assert set(fastnet.__all__) < set(dir(fastnet))
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+    with pytest.raises(AttributeError, match="module 'fastnet' has no attribute 'Sgd'"):
+        fastnet.Sgd  # noqa: B018
+
+
 def test_kernels_without_a_compiler_are_refused():
     code = "import numpy as np, fastnet; fastnet.Network.from_arrays([[[2.0]]]).predict([[1.0]], backend={!r})"
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
