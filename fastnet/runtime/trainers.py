@@ -97,8 +97,12 @@ def saving(plan: Plan) -> float:
 
 def _pays(plan: Plan, n_epochs: int, n_samples: int) -> bool:
     """Whether what has been asked of a plan in this process is worth the time until it is compiled."""
-    saved, spared = saving(plan) * n_epochs * -(-n_samples // plan.batch_rows), _seconds_spared(plan)
-    if saved + spared <= 0 or plan in _compiled:
+    saved, is_compiled = saving(plan) * n_epochs * -(-n_samples // plan.batch_rows), plan in _compiled
+    if is_compiled and saved > 0:
+        # Before files are looked for, which takes as long as some hundred epochs.
+        return True
+    spared = _seconds_spared(plan)
+    if is_compiled or saved + spared <= 0:
         return saved + spared > 0
     if len(_missed) >= _MOST_PLANS:
         _missed.clear()
