@@ -14,7 +14,7 @@ import pytest
 
 from fastnet import Network
 from fastnet.kernels import network as kernels
-from fastnet.runtime import digest, entry_points, files, loader, prediction
+from fastnet.runtime import digest, entry_points, files, loader
 from fastnet.runtime.plans import Plan, make_plan
 from fastnet.testing.cases import Case
 from tests.support import assert_same_bits
@@ -156,7 +156,6 @@ def test_code_that_cannot_be_loaded_is_compiled(damage: str, tmp_path: Path, mon
     files.write(tmp_path / path.parent.name / path.name, header, payload)
     monkeypatch.setattr(entry_points, "_functions", {})
     monkeypatch.setattr(entry_points, "_origins", {})
-    assert prediction.finite.__module__ == "fastnet.runtime.prediction"
     assert entry_points.entry_point("finite", "float64")(np.zeros(3)) is True
     assert entry_points.origins() == {("finite", "float64"): "compiled"}
 

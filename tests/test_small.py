@@ -105,9 +105,9 @@ class TestChoice:
     @pytest.fixture(autouse=True)
     def nothing_is_known(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trainers, "_missed", {})
-        monkeypatch.setattr(trainers, "_compiled", set())
         trainers._is_on_disk.cache_clear()
         entry_points.entry_point("train_member", "float64")
+        self.forget_plans(monkeypatch)
         monkeypatch.setenv("FASTNET_CACHE_DIR", str(tmp_path))
 
     @staticmethod
@@ -123,6 +123,12 @@ class TestChoice:
         numba = load_backend("numba")
         case.train(Backend(numba.forward, numba.train, is_compiled=True, trainer=trainer), specialize=specialize)
         return isinstance(found[0], trainers.SmallTrainer)
+
+    @staticmethod
+    def forget_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let this process have no kernel of a plan in memory."""
+        others = {key: kernel for key, kernel in entry_points._functions.items() if key[0] != "train"}
+        monkeypatch.setattr(entry_points, "_functions", others)
 
     @staticmethod
     def plan(case: Case) -> plans.Plan:
@@ -151,9 +157,9 @@ class TestChoice:
         # Of no other test: what this process has compiled it does not write again.
         case = Case((5, 3, 1), n_samples=4, batch_size=None, epochs=1)
         assert self.chosen(case, specialize=True)
-        monkeypatch.setattr(trainers, "_compiled", set())
+        self.forget_plans(monkeypatch)
         assert self.chosen(case, n_epochs=self.epochs_worth(trainers.LOAD_SECONDS, case))
-        monkeypatch.setattr(trainers, "_compiled", set())
+        self.forget_plans(monkeypatch)
         monkeypatch.setattr(trainers, "_missed", {})
         assert not self.chosen(case, n_epochs=1)
 
@@ -161,7 +167,7 @@ class TestChoice:
         monkeypatch.setattr(digest, "loaded_digest", lambda: None)
         case = replace(NOTEBOOK, epochs=1)
         assert self.chosen(case, specialize=True)
-        monkeypatch.setattr(trainers, "_compiled", set())
+        self.forget_plans(monkeypatch)
         assert not self.chosen(case, n_epochs=self.epochs_worth(trainers.LOAD_SECONDS))
 
     @pytest.mark.parametrize("n_before", [0, 1, 2, 3])
@@ -179,7 +185,7 @@ class TestChoice:
         assert not trainers._pays(slow, int(worth * 2), 256)
         monkeypatch.setattr(trainers, "is_kept", lambda name, variant: name == "train_member")
         assert not trainers._pays(other, 1, 4)
-        monkeypatch.setattr(trainers, "is_loaded", lambda name, dtype: True)
+        monkeypatch.setattr(trainers, "is_loaded", lambda name, variant: name == "train_member")
         assert not trainers._pays(other, 1, 4)
 
     def test_a_process_without_kernels_compiles_one(self, tmp_path: Path) -> None:

@@ -230,8 +230,8 @@ def _needs(layout, parameters, n_samples):
 def _forward(layout, parameters, x, out, needs, memory):
     """`forward` in so much memory, or on the stack if it needs none."""
     table, data, n_layers = pointer(layout), pointer(parameters), layout.shape[0]
-    place = stack_memory(data, STACK_ELEMENTS) if needs.size == 0 else aligned(memory)
-    _forward_blocks(table, n_layers, data, x, out, needs.block_rows, needs.widest, place)
+    memory = stack_memory(data, STACK_ELEMENTS) if needs.size == 0 else aligned(memory)
+    _forward_blocks(table, n_layers, data, x, out, needs.block_rows, needs.widest, memory)
 
 
 @jit_part

@@ -19,7 +19,6 @@ _MOST_PLANS = 1024
 
 #: Seconds that fits in this process would have saved, by plans for which nothing was compiled.
 _missed: dict[Plan, float] = {}
-_compiled: set[Plan] = set()
 
 
 def trainer(
@@ -74,7 +73,6 @@ class SmallTrainer:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self._train = plan, entry_point("train", plan)
-        _compiled.add(plan)
 
     def __call__(
         self, layout: Any, parameters: Any, samples: Any, objective: Any, update: Any, progress: Any, n_blocks: int
@@ -97,12 +95,12 @@ def saving(plan: Plan) -> float:
 
 def _pays(plan: Plan, n_epochs: int, n_samples: int) -> bool:
     """Whether what has been asked of a plan in this process is worth the time until it is compiled."""
-    saved, is_compiled = saving(plan) * n_epochs * -(-n_samples // plan.batch_rows), plan in _compiled
-    if is_compiled and saved > 0:
+    saved, is_there = saving(plan) * n_epochs * -(-n_samples // plan.batch_rows), is_loaded("train", plan)
+    if is_there and saved > 0:
         # Before files are looked for, which takes as long as some hundred epochs.
         return True
     spared = _seconds_spared(plan)
-    if is_compiled or saved + spared <= 0:
+    if is_there or saved + spared <= 0:
         return saved + spared > 0
     if len(_missed) >= _MOST_PLANS:
         _missed.clear()
