@@ -11,7 +11,7 @@ import contextlib
 import numbers
 import operator
 from collections.abc import Callable, Sequence
-from math import inf, isfinite
+from math import inf, isfinite, nan
 from typing import Any, TypeAlias, Union
 
 import numpy as np
@@ -20,6 +20,9 @@ from numpy.typing import DTypeLike, NDArray
 #: Names in quotes do not import numpy.random, which takes half as long as all of fastnet.
 RandomSource: TypeAlias = Union["np.random.RandomState", "np.random.Generator"]
 
+_BOOLEANS = (bool, np.bool_)
+#: Python's own first, for which `isinstance` need not ask the abstract class.
+_NUMBERS = (float, int, numbers.Real)
 _FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _DIMENSIONS = {0: "a number", 1: "1-dimensional", 2: "2-dimensional"}
 _KINDS = {"O": "objects", "c": "complex numbers", "U": "strings", "S": "bytes", "M": "dates", "m": "time differences"}
@@ -95,7 +98,7 @@ def check_boolean(argument: str, value: Any) -> bool:
     >>> check_boolean("bias", True)
     True
     """
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, _BOOLEANS):
         raise TypeError(f"{argument} must be True or False; got {value!r} of type {type(value).__name__}")
     return bool(value)
 
@@ -131,8 +134,10 @@ def check_integer(argument: str, value: Any, minimum: int, maximum: int | None =
         ...
     ValueError: epochs must be an integer of at least 1; got 0
     """
+    if type(value) is int and minimum <= value and (maximum is None or value <= maximum):
+        return value
     wanted = f"an integer of at least {minimum}" + (f" and at most {maximum}" if maximum is not None else "")
-    if isinstance(value, bool | np.bool_):
+    if isinstance(value, _BOOLEANS):
         raise TypeError(f"{argument} must be {wanted}; got {value!r} of type {type(value).__name__}")
     try:
         integer = operator.index(value)
@@ -184,19 +189,20 @@ def check_number(
         ...
     ValueError: momentum must be a number in [0, 1); got 1.0
     """
-    left = "(" if low_open or low == -inf else "["
-    right = ")" if high_open or high == inf else "]"
-    wanted = "a finite number" if low == -inf and high == inf else f"a number in {left}{low:g}, {high:g}{right}"
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{argument} must be {wanted}; got {value!r} of type {type(value).__name__}")
+    is_number = isinstance(value, _NUMBERS) and not isinstance(value, _BOOLEANS)
     try:
-        number = float(value)
+        number = float(value) if is_number else nan
     except OverflowError:
         number = inf
     inside = (number > low if low_open else number >= low) and (number < high if high_open else number <= high)
-    if not (isfinite(number) and inside):
-        raise ValueError(f"{argument} must be {wanted}; got {value}")
-    return number
+    if isfinite(number) and inside:
+        return number
+    left = "(" if low_open or low == -inf else "["
+    right = ")" if high_open or high == inf else "]"
+    wanted = "a finite number" if low == -inf and high == inf else f"a number in {left}{low:g}, {high:g}{right}"
+    if not is_number:
+        raise TypeError(f"{argument} must be {wanted}; got {value!r} of type {type(value).__name__}")
+    raise ValueError(f"{argument} must be {wanted}; got {value}")
 
 
 def check_dtype(argument: str, value: Any) -> np.dtype[Any]:
@@ -282,7 +288,7 @@ def check_seed(argument: str, value: Any) -> None:
     """Refuse what `check_random_source` refuses, without making a source."""
     if value is None or isinstance(value, np.random.RandomState | np.random.Generator):
         return
-    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+    if isinstance(value, _BOOLEANS) or not hasattr(value, "__index__"):
         raise TypeError(
             f"{argument} must be None, an integer, a numpy.random.RandomState or a numpy.random.Generator; "
             f"got {value!r} of type {type(value).__name__}"
@@ -298,7 +304,8 @@ def all_finite(array: NDArray[Any]) -> bool:
     >>> all_finite(np.array([1.0, np.inf]))
     False
     """
-    return bool(np.isfinite(array).all())
+    # Half the time of `all`, which goes through Python.
+    return int(np.count_nonzero(np.isfinite(array))) == array.size
 
 
 def check_array(
