@@ -9,6 +9,7 @@ gradient and the optimizer's state lie in buffers of the same kind.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ctypes import addressof, c_char
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -45,8 +46,35 @@ def aligned_zeros(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
     """
     n_bytes = (shape if isinstance(shape, int) else prod(shape)) * dtype.itemsize
     memory = np.zeros(n_bytes + contract.VECTOR_BYTES, np.uint8)
-    start = -memory.__array_interface__["data"][0] % contract.VECTOR_BYTES
-    array: NDArray[np.floating] = memory[start : start + n_bytes].view(dtype).reshape(shape)
+    # What NumPy itself says of the address takes twice as long as all of this.
+    start = -addressof(c_char.from_buffer(memory)) % contract.VECTOR_BYTES  # type: ignore[arg-type]
+    return np.ndarray(shape, dtype, memory, start)
+
+
+def filled(size: int, value: float, dtype: DTypeLike) -> NDArray[Any]:
+    """An array of one number: `numpy.full` in a third of the time, which a small training notices.
+
+    Parameters
+    ----------
+    size : int
+        How many elements.
+    value : float
+        What they are.
+    dtype : dtype
+        The dtype.
+
+    Returns
+    -------
+    numpy.ndarray of `dtype`, shape (size,)
+        The array.
+
+    Examples
+    --------
+    >>> filled(3, 0.5, "float32")
+    array([0.5, 0.5, 0.5], dtype=float32)
+    """
+    array: NDArray[Any] = np.empty(size, dtype)
+    array.fill(value)
     return array
 
 

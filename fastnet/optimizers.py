@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnet import contract
-from fastnet.layout import aligned_zeros
+from fastnet.layout import aligned_zeros, filled
 from fastnet.schedules import Schedule
 from fastnet.validation import check_boolean, check_choice, check_integer, check_number
 
@@ -82,10 +82,10 @@ class Optimizer(ABC):
         numpy.ndarray of float64, shape (n_epochs,)
             The rates, the same bits on every machine.
         """
-        if isinstance(self.learning_rate, Schedule):
+        if not isinstance(self.learning_rate, float):
             return self.learning_rate.rates(first_epoch, n_epochs)
         check_integer("first_epoch", first_epoch, 0)
-        return np.full(check_integer("n_epochs", n_epochs, 0), self.learning_rate)
+        return filled(check_integer("n_epochs", n_epochs, 0), self.learning_rate, np.float64)
 
     def _check(self, name: str, **interval: Any) -> None:
         """Replace a setting by its checked value."""

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnet import contract
 from fastnet.contract import Samples
-from fastnet.layout import aligned_zeros
+from fastnet.layout import aligned_zeros, filled
 from fastnet.network import Network
 from fastnet.validation import all_finite, check_array
 
@@ -134,7 +134,7 @@ def _check_labels(y: ArrayLike, n_classes: int) -> NDArray[np.intp]:
 
 def _check_weight(network: Network, sample_weight: Any, n_samples: int) -> NDArray[np.floating]:
     if sample_weight is None:
-        return np.ones(n_samples, network.dtype)
+        return filled(n_samples, 1.0, network.dtype)
     weight = check_array("sample_weight", sample_weight, network.dtype, 1)
     if len(weight) != n_samples:
         raise ValueError(f"sample_weight must have shape ({n_samples},), a weight for each sample; got {weight.shape}")

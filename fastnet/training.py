@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from math import isfinite
-from threading import Event
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from fastnet import contract
 from fastnet.backends import Backend, load_backend
 from fastnet.contract import Execution, Objective, Progress, Samples, Update
 from fastnet.history import DivergenceError, History
-from fastnet.interruption import held_interrupt
-from fastnet.layout import aligned_zeros
+from fastnet.interruption import HeldInterrupt
+from fastnet.layout import aligned_zeros, filled
 from fastnet.losses import Huber, Quantile, get_loss
 from fastnet.network import Network
 from fastnet.optimizers import Optimizer, get_optimizer
@@ -28,6 +27,7 @@ from fastnet.samples import check_samples
 from fastnet.threads import check_threads
 from fastnet.validation import (
     RandomSource,
+    all_finite,
     check_boolean,
     check_choice,
     check_integer,
@@ -74,7 +74,7 @@ class TrainingState:
         state: TrainingState | None = network._training
         if state is None or state.optimizer != optimizer:
             slots = optimizer.initial_slots(network.parameter_buffer.size, network.dtype)
-            state = cls(optimizer, slots, np.ones(2), 0, seed, None)
+            state = cls(optimizer, slots, filled(2, 1.0, np.float64), 0, seed, None)
         elif not (state.seed is seed or state.seed == seed):
             state = replace(state, seed=seed, source=None)
         if shuffle and state.source is None:
@@ -159,33 +159,30 @@ class _Run:
         self.network, self.samples, self.objective, self.state = network, samples, objective, state
         self.functions, self.report_every = functions, report_every
         self.epochs, self.shuffle = execution.n_epochs, execution.ordered
-        epochs, shuffle = self.epochs, self.shuffle
         n_samples, batch_size = len(samples.x), objective.batch_size
+        layout, parameters = network.layout, network.parameter_buffer
         self.n_batches = -(-n_samples // batch_size)
         self.blocks_per_epoch = n_samples // batch_size * _n_blocks(batch_size) + _n_blocks(n_samples % batch_size)
         # The first call is sized by the speed of the last fit like this, or by a low guess; the next ones by its time.
         self.blocks_per_call = 1
-        self.work_per_block = 6 * network.n_parameters * min(batch_size, contract.BLOCK_ROWS)
+        self.work_per_block = 6 * parameters.size * min(batch_size, contract.BLOCK_ROWS)
         if functions.is_compiled:
-            self.key = (network.layout.tobytes(), network.dtype, batch_size)
+            self.key = (layout.tobytes(), parameters.dtype, batch_size)
             speed = _speeds.get(self.key, _LEAST_SPEED)
             self.blocks_per_call = max(1, int(_CALL_SECONDS * speed / self.work_per_block))
-        self.natural_order = np.arange(n_samples if shuffle else 0)
         self.epochs_before = state.n_epochs
-        self.buffer_at_report, self.parameters_epoch = network.parameter_buffer.copy(), 0
+        self.buffer_at_report, self.parameters_epoch = parameters.copy(), 0
         #: Losses and mean absolute errors of the epochs, with room for more of them.
-        self.curves = np.zeros((2, min(epochs, _EPOCHS_AT_ONCE)))
-        self.sums, self.gradient = (
-            np.zeros(contract.N_SUMS),
-            aligned_zeros(network.parameter_buffer.size, network.dtype),
-        )
+        self.curves = np.zeros((2, min(self.epochs, _EPOCHS_AT_ONCE)))
+        self.sums = np.zeros(contract.N_SUMS)
+        self.gradient = aligned_zeros(parameters.size, parameters.dtype)
         self._begin_span(0)
         self._train = functions.train
         if functions.trainer is None:
             self.train(0)
         else:
-            arguments = (network.layout, network.parameter_buffer, samples, objective, self.update, self.progress)
-            self._train = functions.trainer(execution, *arguments)
+            records = (samples, objective, self.update, self.progress)
+            self._train = functions.trainer(execution, layout, parameters, *records)
 
     def _begin_span(self, epoch: int) -> None:
         """Make the records for the next epochs: cursor, learning rates and curves count from this one."""
@@ -194,7 +191,7 @@ class _Run:
             self.curves = np.concatenate([self.curves, room], axis=1)
         self.span_first = epoch
         self.span_end = min(self.curves.shape[1], epoch + _EPOCHS_AT_ONCE)
-        losses, errors = self.curves[:, epoch : self.span_end]
+        losses, errors = self.curves[0, epoch : self.span_end], self.curves[1, epoch : self.span_end]
         self.progress = Progress(np.zeros(5, np.int64), self.sums, self.gradient, losses, errors)
         optimizer = self.state.optimizer
         rates = optimizer.rates(self.epochs_before + epoch, self.span_end - epoch)
@@ -208,13 +205,13 @@ class _Run:
     def to_the_end(self, callback: Callback | None, show_progress: bool) -> History:
         """Train until the epochs are run, or something stops it."""
         stopped_by = None
-        with held_interrupt() as interrupted, _progress_bar(self.epochs, show_progress) as advance:
-            while self.epoch < self.epochs and stopped_by is None:
-                epoch = self.epoch
+        with HeldInterrupt() as interrupt, _progress_bar(self.epochs, show_progress) as bar:
+            while (epoch := self.epoch) < self.epochs and stopped_by is None:
                 is_reported = self.report_every is not None and epoch % self.report_every == 0
                 parameters = self.network.parameter_buffer.copy() if is_reported else None
-                status = self._train_to(self._next_stop(every_epoch=callback is not None), interrupted)
-                advance(self.epoch - epoch)
+                status = self._train_to(self._next_stop(every_epoch=callback is not None), interrupt)
+                if bar is not None:
+                    bar.update(self.epoch - epoch)
                 if parameters is not None and isfinite(self.curves[0, epoch]):
                     self.buffer_at_report, self.parameters_epoch = parameters, epoch
                 if status == contract.NOT_FINITE:
@@ -225,7 +222,7 @@ class _Run:
                     so_far.loss_curve.flags.writeable = so_far.mean_absolute_error.flags.writeable = False
                     if callback(self.epoch - 1, so_far):
                         stopped_by = "callback"
-                if interrupted.is_set():
+                if interrupt.is_noted():
                     stopped_by = "interrupt"
         if stopped_by == "interrupt":
             warnings.warn(
@@ -251,12 +248,13 @@ class _Run:
             n_epochs = min(n_epochs, max(1, _INDICES_AT_ONCE // len(self.samples.x)))
         return min(self.epochs, epoch + n_epochs)
 
-    def _train_to(self, stop: int, interrupted: Event) -> int:
+    def _train_to(self, stop: int, interrupt: HeldInterrupt) -> int:
         """Train up to a stop; epochs that an interrupt or an exception has cut off are undone."""
         start = time.perf_counter()
-        if self.epoch == self.span_end:
-            self._begin_span(self.epoch)
-        first, stop = self.epoch, min(stop, self.span_end)
+        first = self.epoch
+        if first == self.span_end:
+            self._begin_span(first)
+        stop = min(stop, self.span_end)
         n_left = (stop - first) * self.blocks_per_epoch
         source = self.state.source if self.shuffle else None
         random_state = _get_state(source) if source is not None else None
@@ -269,7 +267,7 @@ class _Run:
         try:
             if source is not None:
                 self._draw_orders(source, stop)
-            while status == contract.PAUSED and not interrupted.is_set():
+            while status == contract.PAUSED and not interrupt.is_noted():
                 n_blocks = min(self.blocks_per_call, n_left)
                 status = self.train(n_blocks)
                 n_left -= n_blocks
@@ -295,9 +293,10 @@ class _Run:
         n_epochs, n_samples = stop - self.epoch, len(self.samples.x)
         if len(self.samples.order) != n_epochs:
             self.samples = self.samples._replace(order=np.empty((n_epochs, n_samples), np.int64))
+        natural_order = np.arange(n_samples)
         for row in self.samples.order:
             # What `permutation` draws, in memory that is there.
-            row[:] = self.natural_order
+            row[:] = natural_order
             source.shuffle(row)
         self.progress.cursor[contract.FIRST_ORDERED_EPOCH] = self.progress.cursor[contract.EPOCH]
 
@@ -331,7 +330,7 @@ class _Run:
             rows = self.samples.order[self.epoch - self.span_first - first_ordered, first:end]
         x = self.samples.x[rows]
         for n_layers in range(1, self.network.n_layers + 1):
-            if not np.isfinite(hidden_outputs(self.network, n_layers, x, self.functions)).all():
+            if not all_finite(hidden_outputs(self.network, n_layers, x, self.functions)):
                 return n_layers, False
         return self.network.n_layers, False
 
@@ -354,10 +353,10 @@ def _check_parameters(network: Network) -> None:
 
 
 def _layer_with_bad_parameters(network: Network) -> int | None:
-    if np.isfinite(network.parameter_buffer).all():
+    if all_finite(network.parameter_buffer):
         return None
     for index, weights in enumerate(network.weights):
-        if not (np.isfinite(weights).all() and (not network.bias or np.isfinite(network.biases[index]).all())):
+        if not (all_finite(weights) and (not network.bias or all_finite(network.biases[index]))):
             return index + 1
     return None
 
@@ -373,14 +372,9 @@ def _set_state(source: RandomSource, state: Any) -> None:
         source.bit_generator.state = state
 
 
-@contextmanager
-def _progress_bar(epochs: int, shown: bool) -> Iterator[Callable[[int], Any]]:
-    """A function that is told how many epochs have passed."""
-    if not shown:
-        yield lambda n_epochs: None
-        return
-    with _import_tqdm()(total=epochs, unit="epoch") as bar:
-        yield bar.update
+def _progress_bar(epochs: int, shown: bool) -> AbstractContextManager[Any]:
+    """A bar of the epochs, or None if there is to be none."""
+    return _import_tqdm()(total=epochs, unit="epoch") if shown else nullcontext()
 
 
 def _import_tqdm() -> Any:

@@ -318,15 +318,15 @@ class TestHandlers:
 
     def test_another_thread_leaves_handlers_alone(self):
         def hold():
-            with interruption.held_interrupt() as interrupted:
+            with interruption.HeldInterrupt() as interrupt:
                 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-                events.append(interrupted)
+                held.append(interrupt)
 
-        events = []
+        held = []
         thread = threading.Thread(target=hold)
         thread.start()
         thread.join()
-        assert not events[0].is_set()
+        assert not held[0].is_noted()
 
 
 def test_interrupted_while_compiling_changes_nothing(monkeypatch):

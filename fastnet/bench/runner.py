@@ -16,7 +16,7 @@ from fastnet.bench.results import OWN, Measurement, Results
 from fastnet.bench.scaling import scaling_workloads
 from fastnet.bench.startup import startup_workloads
 from fastnet.bench.workloads import DTYPES, Workload, case_names, get_workloads
-from fastnet.interruption import held_interrupt
+from fastnet.interruption import HeldInterrupt
 from fastnet.testing.machine import describe_machine
 from fastnet.threads import usable_cores
 from fastnet.validation import check_choice
@@ -98,17 +98,17 @@ def run(
     done = len(contests)
     # A round of all workloads, then the next one: what disturbs a shared machine for seconds meets a part of a
     # workload's rounds, not all of them.
-    with held_interrupt() as interrupted:
-        while contests and not interrupted.is_set():
+    with HeldInterrupt() as interrupt:
+        while contests and not interrupt.is_noted():
             total = max(total, done + len(contests))
             for contest in list(contests):
                 show(contest.workload.key, done, total)
                 done += 1
                 if not contest.take_round():
                     contests.remove(contest)
-                if interrupted.is_set():
+                if interrupt.is_noted():
                     break
-    if interrupted.is_set():
+    if interrupt.is_noted():
         settings["interrupted"] = True
         timed = [replace(one, cells=[cell for cell in one.cells if cell.seconds]) for one in results.measurements]
         results.measurements[:] = [one for one in timed if one.cells or one.wrong]

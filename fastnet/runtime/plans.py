@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
+
 from fastnet import contract
 from fastnet.contract import N_INPUTS, N_OUTPUTS
 
@@ -80,7 +82,7 @@ def make_plan(
         len(samples.x),
         min(objective.batch_size, len(samples.x)),
         ordered,
-        not bool((samples.weight == 1.0).all()),
+        np.count_nonzero(samples.weight == 1.0) < len(samples.weight),
         objective.loss,
         objective.mean,
         objective.l2 != 0.0,
