@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import signal
@@ -20,6 +21,7 @@ from fastnet import __main__, kernels
 from fastnet.network import Network
 from fastnet.reference import activations, exact, network
 from fastnet.testing import accuracy, calls, release, rungs
+from fastnet.testing.cases import Case
 from fastnet.testing.faults import FAULTS, reference_backend, variant
 from fastnet.testing.verify import Report, Rung, compare_reports, read_report, verify
 from tools import true_values, verification_values
@@ -280,6 +282,37 @@ def test_what_a_process_says_is_judged(
     failures = rungs.check_cpus(trained).failures
     assert len(failures) == 1
     assert failures[0].startswith(f"haswell: {message}")
+
+
+@pytest.mark.parametrize("is_wrong", [False, True], ids=["of other digests", "of other bits"])
+def test_a_process_says_where_trainings_part(
+    is_wrong: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whose digests are not those that it is told: here one, which exact does not have, either, or the kernels."""
+    train, cases = Case.train, dict(list(rungs.covering_cases().items())[:2])
+    desired = {name: rungs.digest(case.train("exact")) for name, case in cases.items()}
+    name, case = cases.popitem()
+
+    def train_otherwise(self: Case, backend: Any, **how: Any) -> Any:
+        arrays = train(self, backend, **how)
+        if (self, backend) == (case, "numba"):
+            arrays["predictions"][0, 0] *= -1.0
+        return arrays
+
+    if is_wrong:
+        monkeypatch.setattr(Case, "train", train_otherwise)
+    else:
+        desired[name] = "0" * 64
+    monkeypatch.setattr(rungs, "covering_cases", lambda: {**cases, name: case})
+    monkeypatch.setattr(rungs, "small_cases", dict)
+    notebook = rungs.digest(rungs.NOTEBOOK.train("numba"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({**desired, "notebook": notebook})))
+    rungs.main_of_child()
+    report = json.loads(capsys.readouterr().out)
+    assert report["digests"].keys() == {*desired, "notebook"}
+    (failure,) = report["failures"]
+    why = "in lockstep it does not part, but at the end predictions[0, 0]" if is_wrong else "exact has the same bits as"
+    assert failure.startswith(f"{name}: {why}")
 
 
 # --- true values ---
