@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fastnet.bench import contest
-from fastnet.bench.peers import PEERS, get_peers
+from fastnet.bench.peers import PEERS, c_loops, get_peers
 from fastnet.bench.peers.base import Peer, Problem, UnsupportedError
 from fastnet.bench.peers.fastnet_backends import Numba
 from fastnet.bench.results import OWN
@@ -29,7 +30,9 @@ def small(workload: Workload) -> Workload:
     return replace(workload, case=replace(workload.case, n_samples=2 * workload.case.batch_size + 50))
 
 
-WORKLOADS = [small(workload) for workload in get_workloads(case_names(), quick=True)]
+#: What differs from digits, which is here, in sizes only; `fastnet bench --quick`, which CI runs, checks these, too.
+OTHER_SIZES = {"tabular", "mnist-like", "mnist-wide"}
+WORKLOADS = [small(workload) for workload in get_workloads([*sorted(set(case_names()) - OTHER_SIZES)], quick=True)]
 
 
 def prepared_on(workload: Workload, peer: Peer):
@@ -164,3 +167,33 @@ def test_unknown_peers_are_named() -> None:
     with pytest.raises(ValueError, match="peers must be one of .*'jax'.*; got 'jaxx'. Did you mean 'jax'?"):
         get_peers(["jaxx"])
     assert [peer.name for peer in get_peers(["scikit-learn"])] == ["numba", "numpy-loop", "scikit-learn"]
+
+
+@pytest.mark.skipif(PEERS["c"].absence() is not None, reason="gcc is not installed")
+def test_c_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And anew for other options, and where what is kept is damaged."""
+    (workload,) = get_workloads(["notebook"], ["float64"], quick=True)
+    problem = workload.problem()
+    defined = c_loops.definitions(problem, problem.batch_size)
+    compiled: list[list[str]] = []
+
+    def load(*flags: str) -> object:
+        c_loops.compile_loops.cache_clear()
+        return c_loops.compile_loops(flags, defined)
+
+    def compile_noted(options: list[str], linked: Path) -> None:
+        compiled.append(options)
+        compile_loops(options, linked)
+
+    compile_loops = c_loops._compile
+    monkeypatch.setattr(c_loops, "_compile", compile_noted)
+    monkeypatch.setenv("FASTNET_CACHE_DIR", str(tmp_path))
+    load("-O1")
+    load("-O1")
+    assert [options[0] for options in compiled] == ["-O1"]
+    load("-O0")
+    assert [options[0] for options in compiled] == ["-O1", "-O0"]
+    for path in tmp_path.rglob("*c_loops*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    load("-O0")
+    assert [options[0] for options in compiled] == ["-O1", "-O0", "-O0"]

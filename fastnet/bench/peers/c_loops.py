@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +18,11 @@ import numpy as np
 
 from fastnet.bench.peers.base import Array, Peer, Problem, Training, UnsupportedError
 from fastnet.optimizers import Adam
+from fastnet.runtime import files
+from fastnet.runtime.digest import loaded_digest
+from fastnet.runtime.loader import target
 
+_SOURCE = Path(__file__).with_name("loops.c")
 _ACTIVATIONS = {"identity": "identity", "sigmoid": "sigmoid", "tanh": "tanh_", "relu": "relu", "softmax": "softmax"}
 _CANCELLING = {("softmax", "cross_entropy"), ("sigmoid", "binary_cross_entropy")}
 
@@ -94,22 +101,45 @@ def definitions(problem: Problem, rows: int) -> tuple[str, ...]:
 
 @cache
 def compile_loops(flags: tuple[str, ...], defined: tuple[str, ...]) -> ctypes.CDLL:
-    """Compile loops.c and load it; a loaded library needs its file no more."""
-    source = Path(__file__).with_name("loops.c")
+    """Compile loops.c, unless it is among the cached kernels from an earlier time, and load it."""
+    digest, key = loaded_digest(), files.key_of(__name__, repr((flags, defined)), target(), _source_and_compiler())
     with tempfile.TemporaryDirectory(prefix="fastnet-bench-") as folder:
-        compiled, linked = (str(Path(folder) / name) for name in ("loops.o", "loops.so"))
-        # Linked with -ffast-math, a library tells the CPU to flush subnormals, for all of the process.
-        for command in (
-            ["gcc", *flags, *defined, "-fPIC", "-c", "-o", compiled, str(source)],
-            ["gcc", "-shared", "-o", linked, compiled, "-lm"],
-        ):
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        library = ctypes.CDLL(linked)
+        # A loaded library needs its file no more.
+        linked = Path(folder) / "loops.so"
+        kept = None if digest is None else files.read(files.file_of(digest, key), key)
+        if kept is not None:
+            linked.write_bytes(kept[1])
+        else:
+            start = time.perf_counter()
+            _compile([*flags, *defined], linked)
+            if digest is not None:
+                header = {**key, "seconds": round(time.perf_counter() - start, 3)}
+                with suppress(OSError):
+                    files.write(files.file_of(digest, key), header, linked.read_bytes())
+        library = ctypes.CDLL(str(linked))
     number, pointer = ctypes.c_double, ctypes.c_void_p
     library.train.argtypes = [pointer] * 4 + [ctypes.c_long] + [number] * 4
     library.predict.argtypes = [pointer] * 3 + [ctypes.c_long]
     library.train.restype = library.predict.restype = library.reset.restype = None
     return library
+
+
+def _compile(options: Sequence[str], linked: Path) -> None:
+    """Write loops.c as a library."""
+    compiled = linked.with_suffix(".o")
+    # Linked with -ffast-math, a library tells the CPU to flush subnormals, for all of the process.
+    for command in (
+        ["gcc", *options, "-fPIC", "-c", "-o", str(compiled), str(_SOURCE)],
+        ["gcc", "-shared", "-o", str(linked), str(compiled), "-lm"],
+    ):
+        subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+@cache
+def _source_and_compiler() -> str:
+    """What a library comes from, beside options and CPU."""
+    gcc = subprocess.run(["gcc", "--version"], check=True, capture_output=True)
+    return hashlib.sha256(_SOURCE.read_bytes() + gcc.stdout).hexdigest()
 
 
 class _Compiled(Training):
