@@ -281,7 +281,11 @@ def check_random_source(argument: str, value: Any) -> RandomSource:
     check_seed(argument, value)
     if isinstance(value, np.random.RandomState | np.random.Generator):
         return value
-    return np.random.RandomState(None if value is None else int(value))
+    if value is None:
+        return np.random.RandomState()
+    from fastnet.seeding import seeded
+
+    return seeded(int(value))
 
 
 def check_seed(argument: str, value: Any) -> None:

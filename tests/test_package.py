@@ -32,6 +32,7 @@ EVERYTHING = ENGINE | {"persistence", "ensemble", "estimators", "reference", "ru
 MAY_IMPORT = {
     "contract": set(),
     "coefficients": set(),
+    "seeding": set(),
     "validation": {"contract"},
     "layout": {"contract", "validation"},
     "initialization": BASE,
@@ -63,6 +64,7 @@ MAY_IMPORT = {
 }
 #: What may be imported inside a function besides, when it is needed.
 MAY_IMPORT_LAZILY = {
+    "validation": {"seeding"},
     "network": {"prediction", "training"},
     "backends": {"reference", "runtime", "kernels"},
     "runtime": {"kernels"},

@@ -1,3 +1,5 @@
+import copy
+import pickle
 import re
 from decimal import Decimal
 from fractions import Fraction
@@ -130,6 +132,16 @@ class TestScalars:
 
 
 class TestRandomSource:
+    @pytest.mark.parametrize("seed", [0, 4, 2**32 - 1])
+    def test_integers_seed_numpys_stream(self, seed):
+        source, numpys = check_random_source("seed", seed), np.random.RandomState(seed)
+        for _ in range(2):
+            np.testing.assert_equal(source.get_state(legacy=False), numpys.get_state(legacy=False))
+            # One of a pair is kept.
+            assert source.standard_normal() == numpys.standard_normal()
+        copies = copy.deepcopy(source), pickle.loads(pickle.dumps(source))
+        assert [one.permutation(99).tolist() for one in copies] == [numpys.permutation(99).tolist()] * 2
+
     def test_integer_is_a_random_state(self):
         source = check_random_source("seed", np.uint32(4))
         np.testing.assert_array_equal(source.random_sample(3), np.random.RandomState(4).random_sample(3))
