@@ -21,6 +21,8 @@ from numpy.typing import DTypeLike, NDArray
 RandomSource: TypeAlias = Union["np.random.RandomState", "np.random.Generator"]
 
 _BOOLEANS = (bool, np.bool_)
+#: Numbers that Python adds up before NumPy has found out how to look at them. Their sum can be infinite, too.
+_FEW = 64
 #: Python's own first, for which `isinstance` need not ask the abstract class.
 _NUMBERS = (float, int, numbers.Real)
 _FLOAT_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -308,6 +310,8 @@ def all_finite(array: NDArray[Any]) -> bool:
     >>> all_finite(np.array([1.0, np.inf]))
     False
     """
+    if array.size <= _FEW and isfinite(sum(array.ravel().tolist())):
+        return True
     # Half the time of `all`, which goes through Python.
     return int(np.count_nonzero(np.isfinite(array))) == array.size
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastnet.validation import (
+    all_finite,
     check_array,
     check_boolean,
     check_choice,
@@ -129,6 +130,24 @@ class TestScalars:
     def test_not_a_dtype(self, value):
         with pytest.raises(TypeError, match=r"^dtype must be 'float32' or 'float64'; got "):
             check_dtype("dtype", value)
+
+
+class TestAllFinite:
+    @pytest.mark.parametrize("size", [0, 1, 64, 65, 1000])
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_one_is_found_anywhere(self, dtype, size):
+        # Their sum is infinite.
+        array = np.full(size, np.finfo(dtype).max, dtype)
+        assert all_finite(array)
+        for index in {0, size // 2, size - 1} & set(range(size)):
+            for wrong in (np.nan, np.inf, -np.inf):
+                changed = array.copy()
+                changed[index] = wrong
+                assert not all_finite(changed)
+                assert not all_finite(changed[::-1].reshape(-1, 1))
+
+    def test_infinities_that_cancel(self):
+        assert not all_finite(np.array([np.inf, -np.inf]))
 
 
 class TestRandomSource:

@@ -14,6 +14,8 @@ from fastnet.contract import N_INPUTS, N_OUTPUTS
 
 #: Multiplications of a forward pass that is traced: the instructions are some ten times as many.
 MOST_PRODUCTS = 384
+#: Weights of samples that are looked at in Python.
+_FEW = 64
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def make_plan(
         len(samples.x),
         min(objective.batch_size, len(samples.x)),
         ordered,
-        np.count_nonzero(samples.weight == 1.0) < len(samples.weight),
+        _is_weighted(samples.weight),
         objective.loss,
         objective.mean,
         objective.l2 != 0.0,
@@ -90,6 +92,13 @@ def make_plan(
         update.kind == contract.SGD and bool(update.settings[contract.SGD_NESTEROV] != 0.0),
         len(update.slots),
     )
+
+
+def _is_weighted(weight: Any) -> bool:
+    """Whether there are weights other than 1."""
+    # A few are counted before NumPy has found out how to compare them.
+    ones = weight.tolist().count(1.0) if weight.size <= _FEW else np.count_nonzero(weight == 1.0)
+    return bool(ones < weight.size)
 
 
 @lru_cache
