@@ -164,7 +164,7 @@ def verify(
 
     Examples
     --------
-    >>> verify("exact", rungs=["trainings"]).passed
+    >>> verify(rungs=["release"]).passed
     True
     """
     names = names_of(rungs)
