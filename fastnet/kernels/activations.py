@@ -10,7 +10,7 @@ import numpy as np
 
 from fastnet.contract import SOFTMAX
 from fastnet.kernels.formulas import activations, arithmetic
-from fastnet.kernels.jit import jit, jit_inline, jit_part
+from fastnet.kernels.jit import jit, jit_inline, jit_part, jit_shared
 from fastnet.kernels.memory import join_rows, lanes_of, load, moved, pointer, splat, split_rows, stack_memory, store
 from fastnet.kernels.packing import transpose_square
 from fastnet.kernels.products import padded
@@ -209,6 +209,12 @@ def join_padded(first, second, third):
     return planes
 
 
+@jit_shared
+def _forward(activation, buffer, z, a, n_rows, n_units, stride):
+    """`forward_rows`, which is a lot of code."""
+    forward_rows(activation, buffer, z, a, n_rows, n_units, stride)
+
+
 @jit
 def forward(activation, z):
     """a = activation(z) for a matrix; softmax runs over its rows.
@@ -230,7 +236,7 @@ def forward(activation, z):
         raise ValueError("activation must be a code from 0 to 10")
     planes = join_padded(z, z, z)
     stride = planes.shape[2]
-    forward_rows(activation, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
+    _forward(activation, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
     return planes[1, : z.shape[0], : z.shape[1]].copy()
 
 
@@ -239,7 +245,7 @@ def log_softmax(z):
     """Logarithm of the softmax over the rows of a matrix, without the softmax's underflow."""
     planes = join_padded(z, z, z)
     stride = planes.shape[2]
-    forward_rows(SOFTMAX, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
+    _forward(SOFTMAX, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
     return planes[0, : z.shape[0], : z.shape[1]].copy()
 
 

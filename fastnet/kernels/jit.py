@@ -85,6 +85,14 @@ def jit_entry(signature: Callable[..., tuple[Any, ...]]) -> Callable[[Callable[.
     return decorate
 
 
+def jit_shared(function: Callable[..., Any]) -> Any:
+    """`jit` for large helpers of several kernels, which call it by its symbol; never called from Python."""
+    dispatcher = numba.jit(**OPTIONS, **_KERNEL, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    if DIGEST is not None:
+        dispatcher._cache = cache.KernelCache(function, DIGEST)
+    return dispatcher
+
+
 def jit_inline(function: Callable[..., Any]) -> Any:
     """Compile ``function`` into each of its callers: for helpers, which are never called from Python."""
     return numba.jit(**OPTIONS, **_PART, forceinline=True)(function)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnet.contract import BLOCK_ROWS
-from fastnet.kernels.jit import jit, jit_inline, jit_part
+from fastnet.kernels.jit import jit, jit_inline, jit_part, jit_shared
 from fastnet.kernels.memory import is_nowhere, keep, lanes_of, least, moved, pointer, release, reserve, splat, store
 from fastnet.kernels.products import copy_row, large_product, padded, scratch_size, target, view
 
@@ -54,24 +54,28 @@ def _trimmed(result, n_columns):
     return copy
 
 
+@jit_shared
+def _large_product(c, a, b, bias, n_rows, n_terms, n_columns):
+    """`large_product` in memory of its own."""
+    scratch = reserve(b.data, scratch_size(b.data, n_terms, n_rows))
+    if is_nowhere(scratch):
+        raise MemoryError
+    large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch)
+    release(scratch)
+
+
 @jit_inline
 def _multiply_arrays(result, add, a, a_row, a_column, b, b_row, b_column, bias, n_rows, n_terms, n_columns):
     """`product` on arrays."""
-    data = pointer(b)
-    scratch = reserve(data, scratch_size(data, n_terms, n_rows))
-    if is_nowhere(scratch):
-        raise MemoryError
-    large_product(
+    _large_product(
         target(pointer(result), 0, result.shape[1], add),
         view(pointer(a), 0, a_row, a_column),
-        view(data, 0, b_row, b_column),
+        view(pointer(b), 0, b_row, b_column),
         view(pointer(bias), 0 if bias.size > 0 else -1, 0, 1),
         n_rows,
         n_terms,
         n_columns,
-        scratch,
     )
-    release(scratch)
 
 
 @jit_part
@@ -125,7 +129,9 @@ def affine(x, weights, bias):
     n_columns = weights.shape[1]
     if bias.size != n_columns:
         raise ValueError("bias must have one element for each column of weights")
-    start = _whole_vectors(np.ascontiguousarray(bias).reshape(1, n_columns)).reshape(-1)
+    start = np.zeros(padded(pointer(np.empty(0, bias.dtype)), n_columns), bias.dtype)
+    for column in range(n_columns):
+        start[column] = bias[column]
     return _product_of_arrays(x, weights, start)
 
 
