@@ -15,8 +15,10 @@ QUICK := table asv suite parts ulp
 demo: $(INSTALLED)-plot
 	$(BIN)/python -m fastnet.bench.demo --output demo.png
 
-# Workers that take neighbouring tests, not turns, prepare and compile less twice.
+# Kernels first, or each worker compiles the same ones. Workers that take neighbouring tests, not turns, prepare and
+# compile less twice.
 test: $(INSTALLED)-test
+	@for dtype in float32 float64; do $(BIN)/python -m fastnet warmup --dtype $$dtype & done; wait
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(INSTALLED)-dev
