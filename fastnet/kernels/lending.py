@@ -1,4 +1,4 @@
-"""How jitted callers reach a kernel: by its symbol, where its code is.
+"""How jitted callers, and other kernels, reach a kernel: by its symbol, where its code is.
 
 Numba would link a copy of the kernel into each caller, optimise it and emit its machine code again, several times
 where the caller has a `prange`: 12 of the 15 s of docs/examples/many_starts.py, whose kernels were compiled before, and
