@@ -43,7 +43,7 @@ MARKED = "demo"
 class Result:
     """What a backend did on a notebook."""
 
-    #: Of the first call in this process, where later calls were timed as well.
+    #: Of the first call in this process; the kernels', for nothing else has to be loaded or compiled.
     first_seconds: float | None
     #: Of so many epochs.
     seconds: float
@@ -103,7 +103,7 @@ def measure(notebook: Notebook, repeats: int) -> tuple[dict[str, Result], str]:
     """
     net = notebook.network()
     before = entry_points.origins()
-    first = {backend: seconds(prepare(notebook, net, backend)) for backend in FAST_BACKENDS}
+    first_seconds = seconds(prepare(notebook, net, "numba"))
     origin = origin_of_kernels(before)
 
     starts = {backend: net.copy() for backend in BACKENDS}
@@ -129,7 +129,7 @@ def measure(notebook: Notebook, repeats: int) -> tuple[dict[str, Result], str]:
         else:
             figures, curve = notebook.run(trained, backend)
         results[backend] = Result(
-            first_seconds=first.get(backend),
+            first_seconds=first_seconds if backend == "numba" else None,
             seconds=median(times[backend]),
             epochs=EXACT_EPOCHS if backend == "exact" else notebook.epochs,
             figures=figures,
