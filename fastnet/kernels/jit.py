@@ -31,11 +31,17 @@ OPTIONS: dict[str, Any] = {
 
 _KERNEL: dict[str, Any] = {}
 _ENTRY: dict[str, Any] = {"no_cfunc_wrapper": True}
+_SHARED: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _PART: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 try:
     from fastnet.kernels.compiler import EntryCompiler, KernelCompiler, PartCompiler
 
-    for options, compiler in ((_KERNEL, KernelCompiler), (_ENTRY, EntryCompiler), (_PART, PartCompiler)):
+    for options, compiler in (
+        (_KERNEL, KernelCompiler),
+        (_ENTRY, EntryCompiler),
+        (_SHARED, KernelCompiler),
+        (_PART, PartCompiler),
+    ):
         options["pipeline_class"] = compiler
 except (ImportError, AttributeError):
     # A Numba that is built otherwise: parts are functions as any other, of the same bits, and take longer to compile.
@@ -59,12 +65,19 @@ except (ImportError, AttributeError, OSError) as error:
     )
 
 
+def _kept(
+    function: Callable[..., Any], options: dict[str, Any], names: Callable[[Any], str | None] | None = None
+) -> Any:
+    """A dispatcher whose compilations are kept."""
+    dispatcher = numba.jit(**OPTIONS, **options)(function)
+    if DIGEST is not None:
+        dispatcher._cache = cache.KernelCache(function, DIGEST, names)
+    return dispatcher
+
+
 def jit(function: Callable[..., Any]) -> Any:
     """Compile ``function`` at its first call for each set of argument types, and keep it on disk."""
-    dispatcher = numba.jit(**OPTIONS, **_KERNEL)(function)
-    if DIGEST is not None:
-        dispatcher._cache = cache.KernelCache(function, DIGEST)
-    return dispatcher
+    return _kept(function, _KERNEL)
 
 
 def jit_entry(signature: Callable[..., tuple[Any, ...]]) -> Callable[[Callable[..., Any]], Any]:
@@ -74,12 +87,9 @@ def jit_entry(signature: Callable[..., tuple[Any, ...]]) -> Callable[[Callable[.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.jit(**OPTIONS, **_ENTRY)(function)
+        # What Numba has wrapped the runtime cannot load.
+        dispatcher = _kept(function, _ENTRY, partial(variant_of, signature) if SHARES_PARTS else None)
         dispatcher.signature = signature
-        if DIGEST is not None:
-            # What Numba has wrapped the runtime cannot load.
-            names = partial(variant_of, signature) if SHARES_PARTS else None
-            dispatcher._cache = cache.KernelCache(function, DIGEST, names)
         return dispatcher
 
     return decorate
@@ -87,10 +97,7 @@ def jit_entry(signature: Callable[..., tuple[Any, ...]]) -> Callable[[Callable[.
 
 def jit_shared(function: Callable[..., Any]) -> Any:
     """`jit` for large helpers of several kernels, which call it by its symbol; never called from Python."""
-    dispatcher = numba.jit(**OPTIONS, **_KERNEL, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
-    if DIGEST is not None:
-        dispatcher._cache = cache.KernelCache(function, DIGEST)
-    return dispatcher
+    return _kept(function, _SHARED)
 
 
 def jit_inline(function: Callable[..., Any]) -> Any:
