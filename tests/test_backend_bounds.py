@@ -22,8 +22,9 @@ import fastnet
 from fastnet import contract, kernels
 from fastnet.losses import get_loss
 from fastnet.reference import blas
-from tests import running_error
-from tests.running_error import EITHER, Arithmetic, Bounded, Layer
+from tests import bounded_formulas
+from tests.bounded_formulas import Layer
+from tests.running_error import EITHER, Arithmetic, Bounded
 
 Array = NDArray[np.floating]
 
@@ -223,19 +224,19 @@ class Case:
             )
             for weights, bias, activation in zip(network.weights, biases, network.activations, strict=True)
         ]
-        scale = running_error.reciprocal_weight(weight) if objective.mean else arithmetic.exact(1.0)
-        total, gradient = running_error.backpropagate(layers, objective, x, y, weight)
-        total = (total + running_error.penalty(layers, self.l2)) * scale
+        scale = bounded_formulas.reciprocal_weight(weight) if objective.mean else arithmetic.exact(1.0)
+        total, gradient = bounded_formulas.backpropagate(layers, objective, x, y, weight)
+        total = (total + bounded_formulas.penalty(layers, self.l2)) * scale
 
         rate = arithmetic.rounded(0.25)
         if optimizer.kind == contract.ADAM:
-            rate = running_error.adam_rate(arithmetic, 0.25, optimizer.settings, 1)
+            rate = bounded_formulas.adam_rate(arithmetic, 0.25, optimizer.settings, 1)
 
         def stepped(w: Bounded, g: Bounded, l2: float) -> Array:
             slots = optimizer.initial_slots(1, np.dtype(self.dtype))[:, 0].tolist()
             state = [w.constant(value) for value in slots]
-            g = running_error.penalised(w, g, l2, scale)
-            new, *_ = running_error.step(optimizer.kind, w, g, state, optimizer.settings, 0.25, rate)
+            g = bounded_formulas.penalised(w, g, l2, scale)
+            new, *_ = bounded_formulas.step(optimizer.kind, w, g, state, optimizer.settings, 0.25, rate)
             return new.difference.ravel()
 
         parts = []
@@ -307,7 +308,7 @@ def test_bound_of_a_step_can_be_exceeded(dtype: str) -> None:
     arithmetic = Arithmetic(np.dtype(dtype), EITHER)
     layers = [Layer(arithmetic.exact(network.weights[0]), None, contract.IDENTITY)]
     objective = contract.Objective(contract.SQUARED_ERROR, 0.0, False, 0.0, 1)
-    _, (gradient,) = running_error.backpropagate(
+    _, (gradient,) = bounded_formulas.backpropagate(
         layers, objective, arithmetic.exact(x), arithmetic.exact(y), arithmetic.exact(np.ones(1))
     )
     limit = (layers[0].weights - gradient.weights * 1.0).difference.ravel()

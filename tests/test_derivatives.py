@@ -15,7 +15,7 @@ import pytest
 
 from fastnet import contract
 from fastnet.reference import activations, losses
-from tests import running_error
+from tests import bounded_formulas
 from tests.definitions import (
     DTYPES,
     ELEMENTWISE,
@@ -65,8 +65,8 @@ def test_activation(dtype: str, name: str) -> None:
     assert a.dtype == slopes.dtype == z.dtype
 
     bounded_z = arithmetic.exact(z)
-    bounded_a = running_error.activate(code(name), bounded_z)
-    bounded_slopes = running_error.derive(code(name), arithmetic.exact(np.ones_like(z)), bounded_z, bounded_a)
+    bounded_a = bounded_formulas.activate(code(name), bounded_z)
+    bounded_slopes = bounded_formulas.derive(code(name), arithmetic.exact(np.ones_like(z)), bounded_z, bounded_a)
     assert_within(a, [activate(name, mp.mpf(x), MPMATH) for x in z.tolist()], bounded_a.error, z)
     desired = [derivative(lambda x: activate(name, x, MPMATH), x) for x in z.tolist()]
     assert_within(slopes, desired, bounded_slopes.error, z)
@@ -76,8 +76,8 @@ def test_bounds_of_activations_are_sharp() -> None:
     """The bounds above are at most this many eps of the largest value on the way, which is max(1, |z|)."""
     for name in ELEMENTWISE:
         z = FLOAT64.exact(np.linspace(-30, 30, 101) if name != "exponential" else np.linspace(-30, 0, 101))
-        a = running_error.activate(code(name), z)
-        slopes = running_error.derive(code(name), FLOAT64.exact(np.ones(101)), z, a)
+        a = bounded_formulas.activate(code(name), z)
+        slopes = bounded_formulas.derive(code(name), FLOAT64.exact(np.ones(101)), z, a)
         for result in (a, slopes):
             assert (result.error <= 40 * FLOAT64.u * np.maximum(1, np.abs(z.value))).all(), name
 
@@ -92,11 +92,11 @@ def test_softmax(dtype: str) -> None:
     arithmetic = Arithmetic(np.dtype(dtype), EXACT)
     a = activations.forward(contract.SOFTMAX, z)
     bounded_z = arithmetic.exact(z)
-    bounded_a = running_error.activate(contract.SOFTMAX, bounded_z)
+    bounded_a = bounded_formulas.activate(contract.SOFTMAX, bounded_z)
     delta = activations.backward(contract.SOFTMAX, error, z, a)
-    bounded_delta = running_error.derive(contract.SOFTMAX, arithmetic.exact(error), bounded_z, bounded_a)
+    bounded_delta = bounded_formulas.derive(contract.SOFTMAX, arithmetic.exact(error), bounded_z, bounded_a)
     logarithms = activations.log_softmax(z)
-    bounded_logarithms = running_error.log_softmax(bounded_z)
+    bounded_logarithms = bounded_formulas.log_softmax(bounded_z)
     for row in range(len(z)):
         inputs, weights = ([mp.mpf(x) for x in matrix[row].tolist()] for matrix in (z, error))
         desired = softmax(inputs)
@@ -141,12 +141,12 @@ def test_loss(dtype: str, name: str) -> None:
     assert values.dtype == slopes.dtype == a.dtype
     pairs = list(zip(map(mp.mpf, a.tolist()), map(mp.mpf, y.tolist()), strict=True))
     desired = [loss_of(name, *pair, MPMATH) for pair in pairs]
-    assert_within(values, desired, running_error.loss(*of_output, *bounded).error, pairs)
+    assert_within(values, desired, bounded_formulas.loss(*of_output, *bounded).error, pairs)
     desired = [derivative(lambda x, y=y: loss_of(name, x, y, MPMATH), x) for x, y in pairs]
-    assert_within(slopes, desired, running_error.delta(*of_output, *bounded).error, pairs)
+    assert_within(slopes, desired, bounded_formulas.delta(*of_output, *bounded).error, pairs)
     # A few roundings each; only the logarithm of 1 - a, next to a = 0, and the difference a - y lose more.
     sizes = np.maximum(np.abs(np.array([float(x) for x in desired])), 1.0)
-    assert (running_error.delta(*of_output, *bounded).error <= 10 * arithmetic.u * sizes).all()
+    assert (bounded_formulas.delta(*of_output, *bounded).error <= 10 * arithmetic.u * sizes).all()
 
 
 @pytest.mark.parametrize(("loss", "activation"), MATCHED)
@@ -161,22 +161,22 @@ def test_matched_pair_is_the_unmatched_formula(dtype: str, activation: str, loss
     a = activations.forward(code(activation), z)
     arithmetic = Arithmetic(np.dtype(dtype), EXACT)
     bounded_z, bounded_y = arithmetic.exact(z), arithmetic.exact(y)
-    bounded_a = running_error.activate(code(activation), bounded_z)
+    bounded_a = bounded_formulas.activate(code(activation), bounded_z)
     # Targets have the sum 1 but for three roundings, which the unmatched formula multiplies by a.
     excess = 3 * arithmetic.u * bounded_a.size
 
     matched = losses.loss(code(loss), code(activation), 0.0, z, a, y)
     unmatched = losses.loss(code(loss), contract.IDENTITY, 0.0, z, a, y)
-    limit = running_error.loss(code(loss), code(activation), 0.0, bounded_z, bounded_a, bounded_y).error
-    limit = limit + running_error.loss(code(loss), contract.IDENTITY, 0.0, bounded_z, bounded_a, bounded_y).error
+    limit = bounded_formulas.loss(code(loss), code(activation), 0.0, bounded_z, bounded_a, bounded_y).error
+    limit = limit + bounded_formulas.loss(code(loss), contract.IDENTITY, 0.0, bounded_z, bounded_a, bounded_y).error
     assert (np.abs(matched.astype(float) - unmatched) <= limit).all()
 
     matched = losses.delta(code(loss), code(activation), 0.0, z, a, y)
     error = losses.delta(code(loss), contract.IDENTITY, 0.0, a, a, y)
     unmatched = activations.backward(code(activation), error, z, a)
-    bounded_error = running_error.delta(code(loss), contract.IDENTITY, 0.0, bounded_a, bounded_a, bounded_y)
-    limit = running_error.derive(code(activation), bounded_error, bounded_z, bounded_a).error + excess
-    limit = limit + running_error.delta(code(loss), code(activation), 0.0, bounded_z, bounded_a, bounded_y).error
+    bounded_error = bounded_formulas.delta(code(loss), contract.IDENTITY, 0.0, bounded_a, bounded_a, bounded_y)
+    limit = bounded_formulas.derive(code(activation), bounded_error, bounded_z, bounded_a).error + excess
+    limit = limit + bounded_formulas.delta(code(loss), code(activation), 0.0, bounded_z, bounded_a, bounded_y).error
     assert (np.abs(matched.astype(float) - unmatched) <= limit).all()
 
 

@@ -22,7 +22,8 @@ from fastnet import contract
 from fastnet.contract import Objective, Samples
 from fastnet.layout import buffer_size, make_layout, parameter_views
 from fastnet.reference import activations, network
-from tests import running_error
+from tests import bounded_formulas
+from tests.bounded_formulas import Layer
 from tests.definitions import (
     FLOAT64,
     HIDDEN,
@@ -36,7 +37,7 @@ from tests.definitions import (
     loss_of,
     softmax,
 )
-from tests.running_error import Bounded, Layer
+from tests.running_error import Bounded
 from tests.support import assert_within, positions_of
 
 
@@ -143,7 +144,7 @@ class Problem:
             for index, w in enumerate(weights)
         ]
         x, y = FLOAT64.exact(self.samples.x), FLOAT64.exact(self.samples.y[:, : self.layer_sizes[-1]])
-        return layers, *running_error.backpropagate(layers, self.objective, x, y, FLOAT64.exact(self.samples.weight))
+        return layers, *bounded_formulas.backpropagate(layers, self.objective, x, y, FLOAT64.exact(self.samples.weight))
 
     def bounds(self) -> tuple[float, Array]:
         """The rounding errors of the sum and of the gradient."""
@@ -293,10 +294,13 @@ def test_step_follows_the_gradient_of_the_reported_loss(reduction: str, l2: floa
     layers, total, gradient = problem.bounded
     scale = FLOAT64.exact(1.0)
     if reduction == "mean":
-        scale = running_error.reciprocal_weight(FLOAT64.exact(samples.weight))
-    total = (total + running_error.penalty(layers, l2)) * scale
+        scale = bounded_formulas.reciprocal_weight(FLOAT64.exact(samples.weight))
+    total = (total + bounded_formulas.penalty(layers, l2)) * scale
     w, g, n = FLOAT64.exact(before), in_order(gradient), sum(part.size for part in weights)
-    penalised = [running_error.penalised(w[:n], g[:n], l2, scale), running_error.penalised(w[n:], g[n:], 0.0, scale)]
+    penalised = [
+        bounded_formulas.penalised(w[:n], g[:n], l2, scale),
+        bounded_formulas.penalised(w[n:], g[n:], 0.0, scale),
+    ]
     of_step = np.concatenate([(w[:n] - penalised[0]).error, (w[n:] - penalised[1]).error])
     # As in `assert_gradient_is_that_of_the_loss`; undoing the step here is one more rounding.
     of_gradient = of_step + FLOAT64.u * np.abs(before - after)

@@ -17,7 +17,7 @@ from fastnet import contract
 from fastnet.contract import Objective, Update
 from fastnet.layout import buffer_size, make_layout, parameter_views
 from fastnet.reference import optimizers
-from tests import running_error
+from tests import bounded_formulas
 from tests.running_error import EXACT, Arithmetic
 from tests.support import assert_within, positions_of
 
@@ -165,9 +165,9 @@ def test_optimizer_follows_its_paper(dtype: str, name: str) -> None:
         optimizers.step(layout, buffer, gradients[t], 1.0, objective, update, rate)
         step_rate = arithmetic.rounded(rate)
         if optimizer.kind == contract.ADAM:
-            step_rate = running_error.adam_rate(arithmetic, rate, optimizer.settings, t + 1)
+            step_rate = bounded_formulas.adam_rate(arithmetic, rate, optimizer.settings, t + 1)
         g = arithmetic.exact(gradients[t, used])
-        w, *state = running_error.step(optimizer.kind, w, g, state, optimizer.settings, rate, step_rate)
+        w, *state = bounded_formulas.step(optimizer.kind, w, g, state, optimizer.settings, rate, step_rate)
         assert_within(buffer[used], [path[t] for path in paths], w.error, used)
         # The bound is worth something: the parameters are of the order of 1.
         assert w.error.max() <= 50 * arithmetic.u
@@ -192,7 +192,7 @@ def test_penalty_and_mean(dtype: str, mean: bool) -> None:
     places, bias_places = positions_of(layout)
     for part, penalty in ((places[0].ravel(), l2), (bias_places[0], 0.0)):
         w, g = arithmetic.exact(start[part]), arithmetic.exact(gradient[part])
-        bound = (w - running_error.penalised(w, g, penalty, scale) * arithmetic.rounded(rate)).error
+        bound = (w - bounded_formulas.penalised(w, g, penalty, scale) * arithmetic.rounded(rate)).error
         desired = [
             mp.mpf(w) - rate * exact_scale * (mp.mpf(g) + penalty * mp.mpf(w))
             for w, g in zip(start[part].tolist(), gradient[part].tolist(), strict=True)
