@@ -37,8 +37,9 @@ from fastnet import contract
 from fastnet.optimizers import SGD, Adam, Optimizer
 from fastnet.testing.golden import golden_from_arrays
 from fastnet.testing.golden_file import Bound
-from tests import running_error
-from tests.running_error import EITHER, Arithmetic, Bounded, Layer
+from tests import bounded_formulas
+from tests.bounded_formulas import Layer
+from tests.running_error import EITHER, Arithmetic, Bounded
 
 if TYPE_CHECKING:
     import torch
@@ -102,14 +103,14 @@ def bounds(start: Arrays, optimizer: Optimizer) -> Iterator[float]:
     states = [[array.constant(0.0)] * optimizer.n_slots for array in parameters]
     for epoch in range(EPOCHS):
         layers = [Layer(*parameters[2 * i : 2 * i + 2], activation) for i, activation in enumerate(ACTIVATIONS)]
-        total, gradient = running_error.backpropagate(layers, objective, x, y, weight)
+        total, gradient = bounded_formulas.backpropagate(layers, objective, x, y, weight)
         rate = arithmetic.rounded(float(optimizer.rates(epoch, 1)[0]))
         if optimizer.kind == contract.ADAM:
-            rate = running_error.adam_rate(arithmetic, float(rate.value), optimizer.settings, epoch + 1)
+            rate = bounded_formulas.adam_rate(arithmetic, float(rate.value), optimizer.settings, epoch + 1)
         derivatives = [array for layer in gradient for array in (layer.weights, layer.bias)]
         largest = [_relative(total)]
         for i, (w, g) in enumerate(zip(parameters, derivatives, strict=True)):
-            parameters[i], *states[i] = running_error.step(
+            parameters[i], *states[i] = bounded_formulas.step(
                 optimizer.kind, w, g, states[i], optimizer.settings, float(rate.value), rate
             )
             largest.append(_relative(parameters[i]))
