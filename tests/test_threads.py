@@ -71,9 +71,10 @@ def test_any_number_of_threads_gives_the_same_bits(many_cores: None, dtype: str)
         assert_equal(trained(case, n_threads), desired, f"{n_threads} threads")
 
 
-def test_two_threads_give_the_bits_of_every_kernel(many_cores: None) -> None:
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_threads_give_the_bits_of_every_kernel(many_cores: None, n_threads: int) -> None:
     for name, case in covering_cases().items():
-        assert_equal(trained(case, 3), trained(case, 1), name)
+        assert_equal(trained(case, n_threads), trained(case, 1), name)
 
 
 def test_a_training_that_diverges_does_so_alike(many_cores: None) -> None:
@@ -231,7 +232,7 @@ def test_no_bit_depends_on_the_shares(many_cores: None, monkeypatch: pytest.Monk
 
 @numba.njit
 def part_of(board, thread, n_threads, n, unit):
-    return team.share(n, unit, FIRST_REGION, team.member(pointer(board), thread, n_threads))
+    return team.share(n, unit, team.part_of(FIRST_REGION, team.member(pointer(board), thread, n_threads)))
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 5])

@@ -6,13 +6,15 @@ from typing import Any
 
 from fastnet.contract import ACTIVATION, BIAS, ERROR_SUM, LOSS_SUM, N_INPUTS, N_OUTPUTS, STRIDE, WEIGHTS
 from fastnet.kernels import activations, losses, optimizers
+from fastnet.kernels.exchange import gather
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import keep, pointer
 from fastnet.kernels.network import _block_size, _records_of, _sample_rows, _workspace
 from fastnet.kernels.products import entry, odd_stride, product, target, view
-from fastnet.kernels.regions import add_weights, backward_block, gather, layer_forward, second_region, sum_block
-from fastnet.kernels.team import alone
+from fastnet.kernels.regions import add_weights, backward_block, layer_forward, second_region, sum_block
+from fastnet.kernels.team import alone, part_of
 from fastnet.kernels.workspace import A_PLANE, Z_PLANE, fill, make_net, output_planes, place
+from fastnet.runtime.board import SECOND_REGION
 
 #: The parts in the order of a step, and what each one is. The position of a name is its bit in `repeat_parts`.
 PARTS = {
@@ -121,19 +123,19 @@ def repeat_parts(
     """
     n_rows = _block_size(samples, objective)
     places = _workspace(layout, parameters, samples, objective, 1)
-    net = make_net(pointer(layout), layout.shape[0], pointer(parameters), places, n_rows, pointer(workspace), 0)
+    team = alone(pointer(parameters))
+    net = make_net(pointer(layout), layout.shape[0], pointer(parameters), places, n_rows, pointer(workspace), team)
     fill(net, n_rows, 0)
-    team, records = alone(net.parameters), _records_of(update, progress)
+    part, records = part_of(SECOND_REGION, team), _records_of(update, progress)
     rows, state = _sample_rows(samples, pointer(samples.order), True), optimizers.state_of(update, parameters.size)
-    stride = odd_stride(rows.x, rows.n_inputs)
-    x = view(net.gathered, 0, stride, 1)
+    x = view(net.gathered, 0, odd_stride(rows.x, rows.n_inputs), 1)
     batch_weight = add_weights(net, rows, 0, n_rows, 0.0)
     learning_rate = records.learning_rates[0]
     rate, n_blocks = optimizers.rate_of(state, learning_rate), rows.n_samples // n_rows
     for time in range(times):
         first_row = time % n_blocks * n_rows
         if parts & _GATHER:
-            gather(net.gathered, stride, rows, first_row, 0, n_rows)
+            gather(net, rows, first_row, 0, n_rows, 0, rows.n_inputs)
         if parts & _FORWARD:
             _affine_maps(net, x, n_rows)
         if parts & _OUTPUT:
@@ -147,7 +149,7 @@ def repeat_parts(
             batch_weight = add_weights(net, rows, first_row, n_rows, 0.0)
         scale = optimizers.scale_of(objective, batch_weight)
         if parts & _GRADIENT:
-            second_region(net, x, n_rows, records, False, False, objective, state, scale, rate, learning_rate, team)
+            second_region(net, x, n_rows, records, False, False, objective, state, scale, rate, learning_rate, part)
         if parts & _OPTIMIZER:
             _optimizer_step(net, records, objective, state, scale, rate, learning_rate)
     keep(workspace)

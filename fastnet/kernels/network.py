@@ -34,6 +34,14 @@ from fastnet.contract import (
     WEIGHT_SUM,
 )
 from fastnet.kernels import losses, optimizers, signatures
+from fastnet.kernels.exchange import (
+    gather,
+    give_parameters,
+    give_rows,
+    take_all_parameters,
+    take_parameters,
+    take_rows,
+)
 from fastnet.kernels.jit import jit, jit_entry, jit_inline, jit_part
 from fastnet.kernels.memory import (
     aligned,
@@ -55,7 +63,6 @@ from fastnet.kernels.regions import (
     add_weights,
     all_finite,
     first_region,
-    gather,
     is_finite,
     layer_forward,
     layer_gradient,
@@ -65,7 +72,7 @@ from fastnet.kernels.regions import (
     square_columns,
     sum_block,
 )
-from fastnet.kernels.team import member, share, wait, wait_after
+from fastnet.kernels.team import alone, member, other_part, part_of, share, wait, wait_after
 from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, output_planes, parts_of, place
 from fastnet.runtime.board import FIRST_REGION, SECOND_REGION
 
@@ -311,7 +318,7 @@ def gradient(layout, parameters, samples, objective, out):
     memory = stack_memory(data, STACK_ELEMENTS) if is_small else reserve(data, parts.end)
     if is_nowhere(memory):
         raise MemoryError
-    net = make_net(pointer(layout), layout.shape[0], data, parts, block_rows, memory, 0)
+    net = make_net(pointer(layout), layout.shape[0], data, parts, block_rows, memory, alone(data))
     fill(net, block_rows, n_samples)
     rows, result = _sample_rows(samples, net.natural, False), destination(out)
     total = 0.0
@@ -408,7 +415,8 @@ def _train(layout, parameters, samples, objective, update, progress, n_blocks, m
     block_rows = _block_size(samples, objective)
     is_ordered = samples.order.shape[0] > 0
     parts = _workspace(layout, parameters, samples, objective, team.n_threads)
-    net = make_net(pointer(layout), layout.shape[0], pointer(parameters), parts, block_rows, memory, team.thread)
+    net = make_net(pointer(layout), layout.shape[0], pointer(parameters), parts, block_rows, memory, team)
+    take_all_parameters(net, parameters.size)
     if team.thread == 0:
         fill(net, block_rows, 0 if is_ordered else samples.x.shape[0])
     wait(team)
@@ -447,6 +455,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
     status = FINISHED
     # Nobody writes to the records before all have read them.
     wait(team)
+    part = part_of(SECOND_REGION, team)
     while epoch < stop_epoch:
         if n_blocks == 0:
             status = PAUSED
@@ -457,16 +466,21 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         is_last = low + n_rows == end
         first_row = low
         x = view(samples.x, low * samples.n_inputs, samples.n_inputs, 1)
-        own, beyond = share(n_rows, together, FIRST_REGION, team)
+        part_of_rows = part_of(FIRST_REGION, team)
+        own, beyond = share(n_rows, together, part_of_rows)
         if samples.is_ordered:
             first_row += (epoch - first_ordered_epoch) * n_samples
-            stride = odd_stride(samples.x, samples.n_inputs)
-            gather(net.gathered, stride, samples, first_row, own, beyond)
-            x = view(net.gathered, 0, stride, 1)
+            gather(net, samples, first_row, own, beyond, 0, samples.n_inputs)
+            x = view(net.gathered, 0, odd_stride(samples.x, samples.n_inputs), 1)
         first_region(net, x, samples, first_row, objective, own, beyond)
         if is_last and objective.l2 != 0:
-            square_columns(net, team)
+            square_columns(net, part_of_rows)
+        give_rows(net, own, beyond, part)
         wait_after(FIRST_REGION, team)
+        # Shares change at the end of a region: these are the next block's, which has to know them before it waits.
+        next_part = part_of(SECOND_REGION, team)
+        other, beyond_other = share(n_rows, together, other_part(part_of_rows))
+        take_rows(net, samples, first_row, other, beyond_other, part)
         if low == first:
             batch_weight = 0.0
         loss, error = sum_block(net, samples, first_row, n_rows)
@@ -481,7 +495,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
                 loss_sum += penalty_of(net, objective.l2)
             learning_rate, steps = records.learning_rates[epoch], isfinite(loss_sum)
             scale, rate = optimizers.scale_of(objective, batch_weight), optimizers.rate_of(state, learning_rate)
-        second_region(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team)
+        second_region(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, part)
         if is_last and not steps:
             if team.thread == 0:
                 records.loss_curve[epoch] = loss_sum
@@ -489,7 +503,12 @@ def _run(net, samples, objective, state, records, team, n_blocks):
             status = NOT_FINITE
             break
         weight_sum += batch_weight if is_last else 0.0
+        if is_last:
+            give_parameters(net, part)
         wait_after(SECOND_REGION, team)
+        if is_last:
+            take_parameters(net, part)
+        part = next_part
         if not is_last:
             continue
         if team.thread == 0:

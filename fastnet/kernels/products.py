@@ -34,6 +34,8 @@ TERMS_AT_ONCE = 1024
 STRIP_TERMS, STRIP_ROWS = BLOCK_ROWS, 192
 #: The copy of a pays where more vectors of columns read it: 64 columns of float32 took 0.97 of the time without it.
 STRIPS_FROM_VECTORS = 4
+#: Rows of weights are shared out in multiples of so many, which are rows of tiles.
+ROWS_TOGETHER = 8
 #: Rows times terms up to which a product is small.
 FEW_TERMS = 32
 #: Panels are packed for products with so many rows, if b has rows some pages apart or so many elements; those of one
@@ -92,10 +94,16 @@ def entry(layout, layer, column):
 @jit_inline
 def layout_size(layout):
     """The size of the buffers that a layout, an array, describes."""
-    table, last = pointer(layout), layout.shape[0] - 1
-    stride = entry(table, last, STRIDE)
-    end = entry(table, last, WEIGHTS) + entry(table, last, N_INPUTS) * stride
-    return most(end, entry(table, last, BIAS) + stride)
+    return buffer_size(pointer(layout), layout.shape[0])
+
+
+@jit_inline
+def buffer_size(layout, n_layers):
+    """The size of the buffers that a layout describes, by its pointer."""
+    last = n_layers - 1
+    stride = entry(layout, last, STRIDE)
+    end = entry(layout, last, WEIGHTS) + entry(layout, last, N_INPUTS) * stride
+    return most(end, entry(layout, last, BIAS) + stride)
 
 
 @jit_inline

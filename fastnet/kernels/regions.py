@@ -12,12 +12,11 @@ import numpy as np
 from fastnet.contract import ACTIVATION, BIAS, N_INPUTS, N_OUTPUTS, STRIDE, WEIGHTS
 from fastnet.kernels import activations, losses, optimizers
 from fastnet.kernels.jit import jit_inline
-from fastnet.kernels.memory import all_zero, lanes_of, least, load, most, moved, splat, store
-from fastnet.kernels.products import copy_row, entry, product, row_sum, target, view
+from fastnet.kernels.memory import all_zero, lanes_of, least, load, most, splat, store
+from fastnet.kernels.products import ROWS_TOGETHER, entry, product, row_sum, target, view
 from fastnet.kernels.simd import Lanes, fma, staged
 from fastnet.kernels.team import share
 from fastnet.kernels.workspace import A_PLANE, DELTA_PLANE, Z_PLANE, output_planes, place
-from fastnet.runtime.board import FIRST_REGION, SECOND_REGION
 
 
 @staged
@@ -34,7 +33,7 @@ def _poisoned(total: Lanes, w: Lanes) -> Lanes:
 @jit_inline
 def rows_together(net):
     """A block's rows are shared out in multiples of so many: of tiles, and of rows that share a vector."""
-    together = 8
+    together = ROWS_TOGETHER
     for layer in range(net.n_layers):
         part = 1
         while part < entry(net.layout, layer, N_OUTPUTS):
@@ -126,20 +125,20 @@ def layer_gradient(net, layer, x, n_rows, gradient, add, low, high):
 
 
 @jit_inline
-def second_region(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team):
-    """The second region: the thread's share of the gradients, and with ``steps`` of the optimizer's step."""
-    for part in range(2 * net.n_layers):
+def second_region(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, part):
+    """The second region: a part of the gradients, and with ``steps`` of the optimizer's step."""
+    for number in range(2 * net.n_layers):
         # Weights, then biases, of each layer: one place where a step is taken, because it is a lot of code.
-        layer, l2 = part // 2, objective.l2
+        layer, l2 = number // 2, objective.l2
         stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
-        if part % 2 == 0:
-            low, high = share(entry(net.layout, layer, N_INPUTS), 8, SECOND_REGION, team)
+        if number % 2 == 0:
+            low, high = share(entry(net.layout, layer, N_INPUTS), ROWS_TOGETHER, part)
             layer_gradient(net, layer, x, n_rows, records.gradient, add, low, high)
             first = entry(net.layout, layer, WEIGHTS)
             low, high = low * stride, high * stride
         else:
             l2 = 0.0
-            low, high = share(stride, lanes_of(net.parameters), SECOND_REGION, team)
+            low, high = share(stride, lanes_of(net.parameters), part)
             if bias < 0:
                 high = low
             first = bias
@@ -152,12 +151,12 @@ def second_region(net, x, n_rows, records, add, steps, objective, state, scale, 
 
 
 @jit_inline
-def square_columns(net, team):
-    """The thread's share of the sums of squares that `penalty_of` adds; it belongs to the first region."""
+def square_columns(net, part):
+    """A part of the sums of squares that `penalty_of` adds; it belongs to the first region."""
     position = 0
     for layer in range(net.n_layers):
         stride = entry(net.layout, layer, STRIDE)
-        low, high = share(stride, lanes_of(net.parameters), FIRST_REGION, team)
+        low, high = share(stride, lanes_of(net.parameters), part)
         for unit in range(low, high, lanes_of(net.parameters)):
             accumulator = splat(net.parameters, 0.0)
             index = entry(net.layout, layer, WEIGHTS) + unit
@@ -213,11 +212,3 @@ def all_finite(data, size):
         # Zero, or NaN.
         rest += data[index] * 0.0
     return rest == 0.0 and is_finite(data, whole)
-
-
-@jit_inline
-def gather(target, stride, samples, first_row, low, high):
-    """Copy the samples' rows from ``low`` to ``high`` to where they lie ``stride`` apart."""
-    for row in range(low, high):
-        source = moved(samples.x, samples.order[first_row + row] * samples.n_inputs)
-        copy_row(moved(target, row * stride), source, samples.n_inputs)

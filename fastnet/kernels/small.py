@@ -24,7 +24,7 @@ from fastnet.kernels.memory import pointer
 from fastnet.kernels.plans import PlanType, SlotType, TracedPlan
 from fastnet.kernels.products import View
 from fastnet.kernels.simd import INTP, Lanes
-from fastnet.kernels.team import Team, alone
+from fastnet.kernels.team import Part, alone
 from fastnet.kernels.tracing import Places, Registers, Trace, interleave, traced
 from fastnet.runtime.plans import Plan
 
@@ -157,6 +157,9 @@ class _Scope:
             None,
             None,
             sums,
+            False,
+            None,
+            None,
         )
 
     def samples(self, n_rows: int, samples: Any, first: ir.Value) -> Any:
@@ -182,7 +185,8 @@ class _Scope:
         interleave(self.builder.block, self.first)
 
 
-_ALONE = Team(None, 0, 1)
+#: The part of who is alone.
+_ALL = Part(0, 1, 1)
 
 
 def _unpacked(builder: ir.IRBuilder, kind: types.NamedTuple, value: ir.Value) -> Any:
@@ -247,7 +251,7 @@ def _first_region(typing_context, net, x, samples, first_row, objective, low, hi
         traced(regions.first_region)(traced_net, inputs, rows, 0, aim, 0, n_rows)
         traced(regions.sum_block)(traced_net, rows, 0, n_rows)
         traced(regions.second_region)(
-            traced_net, inputs, n_rows, records, plan.is_grouped, False, aim, None, 1.0, 0.0, 0.0, _ALONE
+            traced_net, inputs, n_rows, records, plan.is_grouped, False, aim, None, 1.0, 0.0, 0.0, _ALL
         )
         scope.keep("sums", traced_net.sums)
         scope.keep("gradient", gradient)
@@ -333,7 +337,7 @@ def _penalty_of(typing_context, net, l2):
             return ir.Constant(ir.DoubleType(), 0.0)
         scope = _Scope(builder, plan, _unpacked(builder, net, values[0]).parameters)
         traced_net = scope.net(0)
-        traced(regions.square_columns)(traced_net, _ALONE)
+        traced(regions.square_columns)(traced_net, _ALL)
         penalty = traced(regions.penalty_of)(traced_net, Lanes(builder, values[1]))
         scope.interleave()
         return penalty.value
@@ -343,7 +347,7 @@ def _penalty_of(typing_context, net, l2):
 
 @intrinsic
 def _second_region(
-    typing_context, net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, team
+    typing_context, net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, part
 ):
     """The step of `regions.second_region`; the gradient is there."""
     plan = _plan_of(net)
@@ -370,7 +374,7 @@ def _second_region(
 
     number = types.float64
     return types.none(
-        net, x, types.intp, records, types.boolean, types.boolean, objective, state, number, number, number, team
+        net, x, types.intp, records, types.boolean, types.boolean, objective, state, number, number, number, part
     ), codegen
 
 
@@ -386,12 +390,17 @@ def _is_finite(typing_context, slot, size):
 
 
 @jit_inline
-def _nothing(target, stride, samples, first_row, low, high):
-    """In place of `regions.gather`: traced rows are read where they lie."""
+def _no_rows(net, samples, first_row, low, high, low_input, high_input):
+    """In place of `exchange.gather`: traced rows are read where they lie."""
 
 
 @jit_inline
-def _no_squares(net, team):
+def _no_gift(net, *places):
+    """In place of what `exchange` does: there is one thread."""
+
+
+@jit_inline
+def _no_squares(net, part):
     """In place of `regions.square_columns`, which `_penalty_of` does."""
 
 
@@ -410,7 +419,11 @@ def _with(kernel: Any, **helpers: Any) -> Any:
 _run = _with(
     network._run,
     rows_together=_one_row,
-    gather=_nothing,
+    gather=_no_rows,
+    give_rows=_no_gift,
+    take_rows=_no_gift,
+    give_parameters=_no_gift,
+    take_parameters=_no_gift,
     first_region=_first_region,
     square_columns=_no_squares,
     penalty_of=_penalty_of,

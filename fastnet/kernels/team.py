@@ -68,10 +68,17 @@ def alone(data):
     return member(integers(nowhere(data)), 0, 1)
 
 
+class Part(NamedTuple):
+    """A member's share of a region: what comes before it, what it is, and all shares together."""
+
+    before: int
+    own: int
+    total: int
+
+
 @jit_inline
-def share(n, unit, region, team):
-    """The member's part of 0 … n in a region, in multiples of ``unit``: where it begins and ends."""
-    n_units = (n + unit - 1) // unit
+def part_of(region, team):
+    """The member's share of a region."""
     before, own, total = 0, 1, 1
     if team.n_threads > 1:
         before, total = 0, 0
@@ -80,8 +87,22 @@ def share(n, unit, region, team):
                 before = total
             total += team.board[_place(region, thread, team)]
         own = team.board[_place(region, team.thread, team)]
-    low = n_units * before // total * unit
-    high = n_units * (before + own) // total * unit
+    return Part(before, own, total)
+
+
+@jit_inline
+def other_part(part):
+    """The share of the other one of two."""
+    before = part.own if part.before == 0 else 0
+    return Part(before, part.total - part.own, part.total)
+
+
+@jit_inline
+def share(n, unit, part):
+    """A part of 0 … n, in multiples of ``unit``: where it begins and ends."""
+    n_units = (n + unit - 1) // unit
+    low = n_units * part.before // part.total * unit
+    high = n_units * (part.before + part.own) // part.total * unit
     return low, min(n, high)
 
 

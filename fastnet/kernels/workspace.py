@@ -11,7 +11,7 @@ from fastnet.contract import ACTIVATION, N_INPUTS, N_OUTPUTS, STRIDE
 from fastnet.kernels import losses
 from fastnet.kernels.jit import jit_inline
 from fastnet.kernels.memory import aligned, at, integers, lanes_of, most, moved
-from fastnet.kernels.products import entry, padded, scratch_size
+from fastnet.kernels.products import buffer_size, entry, padded, scratch_size
 
 #: Columns of a plan, which says where a block's planes begin in the workspace, with one row for each
 #: layer: the inputs of its activation, its outputs, its deltas.
@@ -27,6 +27,7 @@ class Net(NamedTuple):
     parameters: Any
     #: Where the planes begin.
     plan: Any
+    #: Of this thread alone where two exchange what they have made (`fastnet.kernels.exchange`), as the parameters are.
     planes: Any
     #: Positions of the planes of the losses and the absolute errors of the last layer.
     losses: int
@@ -40,6 +41,10 @@ class Net(NamedTuple):
     #: Of this thread alone: what the products need, and two vectors.
     scratch: Any
     sums: Any
+    #: Whether two threads exchange what they have made, and the memory that they do it through.
+    exchanges: bool
+    shared_planes: Any
+    shared_parameters: Any
 
 
 class Parts(NamedTuple):
@@ -50,6 +55,9 @@ class Parts(NamedTuple):
     #: The parts of the threads, one after another.
     own: int
     n_own: int
+    #: The same for planes, gathered rows and parameters, where two threads have their own.
+    copies: int
+    n_copies: int
     integers: int
     end: int
 
@@ -74,34 +82,45 @@ def parts_of(layout, n_layers, data, n_rows, n_gathered, n_natural, n_threads):
     gathered = squares + n_squares
     own = gathered + padded(data, n_gathered)
     n_own = padded(data, scratch_size(data, most_terms, most_terms)) + 2 * lanes_of(data)
-    whole = own + n_threads * n_own
+    copies = own + n_threads * n_own
+    n_copies = own - n_squares + padded(data, buffer_size(layout, n_layers))
+    # Of more threads some may work now and then: with two it must do, too.
+    whole = copies + (2 * n_copies if n_threads > 1 else 0)
     # An integer takes at most two elements; then room to align the whole.
-    return Parts(
-        squares, gathered, own, n_own, whole, whole + 2 * (n_layers * PLAN_COLUMNS + n_natural) + lanes_of(data)
-    )
+    end = whole + 2 * (n_layers * PLAN_COLUMNS + n_natural) + lanes_of(data)
+    return Parts(squares, gathered, own, n_own, copies, n_copies, whole, end)
 
 
 @jit_inline
-def make_net(layout, n_layers, parameters, parts, n_rows, memory, thread):
+def make_net(layout, n_layers, parameters, parts, n_rows, memory, team):
     """The network with its memory; `fill` has to be called once."""
     workspace = aligned(memory)
     last = n_layers - 1
     n_plane = padded(parameters, n_rows) * entry(layout, last, STRIDE)
     plan = integers(moved(workspace, parts.integers))
-    own = moved(workspace, parts.own + thread * parts.n_own)
+    own = moved(workspace, parts.own + team.thread * parts.n_own)
+    exchanges = team.n_threads == 2
+    planes, gathered, own_parameters = workspace, moved(workspace, parts.gathered), parameters
+    if exchanges:
+        planes = moved(workspace, parts.copies + team.thread * parts.n_copies)
+        gathered = moved(planes, parts.squares)
+        own_parameters = moved(gathered, parts.own - parts.gathered)
     return Net(
         layout,
         n_layers,
-        parameters,
+        own_parameters,
         plan,
-        workspace,
+        planes,
         parts.squares - 2 * n_plane,
         parts.squares - n_plane,
         moved(workspace, parts.squares),
-        moved(workspace, parts.gathered),
+        gathered,
         moved(plan, n_layers * PLAN_COLUMNS),
         moved(own, 2 * lanes_of(parameters)),
         own,
+        exchanges,
+        workspace,
+        parameters,
     )
 
 
