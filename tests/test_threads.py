@@ -20,6 +20,7 @@ import fastnet
 from fastnet import threads as settings
 from fastnet.kernels import team
 from fastnet.kernels.memory import pointer
+from fastnet.kernels.workspace import EXCHANGED_BYTES
 from fastnet.runtime import threads
 from fastnet.runtime.board import FIRST_REGION, SECOND_REGION, new_board
 from fastnet.runtime.pace import Pace
@@ -75,6 +76,15 @@ def test_any_number_of_threads_gives_the_same_bits(many_cores: None, dtype: str)
 def test_threads_give_the_bits_of_every_kernel(many_cores: None, n_threads: int) -> None:
     for name, case in covering_cases().items():
         assert_equal(trained(case, n_threads), trained(case, 1), name)
+
+
+@pytest.mark.parametrize("width", [300, 301])
+def test_two_threads_that_share_memory_give_the_same_bits(many_cores: None, width: int) -> None:
+    """Their copies would be too large for them to exchange, which smaller trainings here do."""
+    case = replace(CASE, layer_sizes=(37, width, width, 5), epochs=2)
+    n_planes = 3 * 256 * 2 * width
+    assert 4 * n_planes > EXCHANGED_BYTES
+    assert_equal(trained(case, 2), trained(case, 1), "2 threads")
 
 
 def test_a_training_that_diverges_does_so_alike(many_cores: None) -> None:

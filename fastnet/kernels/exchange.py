@@ -3,16 +3,18 @@
 A cache line of which two cores have a copy takes its writer 7 ns: the other copy has to be called in. One that the
 reader has written, too, belongs to it, and comes back within 1.2 ns (Zen 4). So each of two threads works on planes and
 parameters of its own, and what the other one needs is copied once, through memory with one writer and one reader at a
-time; the reader writes to each line what it has read. A step of 64-100-10 on 200 rows took 57 us before, of which both
-waited for 20.
+time; the reader writes to each line what it has read. A step of 64-100-10 on 200 rows took 57 us where both worked on
+the same memory, and takes 47.
 
-With more threads a line would have several readers, and none could own it: these work on the same memory.
+With more threads a line would have several readers, and none could own it: these work on the same memory, as do two
+whose copies would exceed `fastnet.kernels.workspace.EXCHANGED_BYTES`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -26,7 +28,7 @@ from fastnet.kernels.workspace import A_PLANE, DELTA_PLANE, place
 
 
 @intrinsic
-def _own(typing_context, pointer, index):
+def _own_line(typing_context, pointer, index):
     """Write an element to where it has been read: the cache line is this core's then."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
@@ -47,11 +49,11 @@ def _copy(target, source, first, n_rows, width, stride, owns):
         for index in range(first, first + width, lanes_of(source)):
             store(target, index, load(source, index))
             if owns:
-                _own(source, index)
+                _own_line(source, index)
         first += stride
 
 
-@jit_inline
+@jit_part
 def gather(net, samples, first_row, low, high, low_input, high_input):
     """Copy some inputs of the samples' rows from ``low`` to ``high`` to where rows lie `odd_stride` apart."""
     stride = odd_stride(samples.x, samples.n_inputs)
@@ -67,7 +69,7 @@ def give_rows(net, low, high, part):
     Nothing more: of what nobody takes, too, the other core would fetch a copy, because it reads ahead.
     """
     if net.exchanges:
-        _copy_rows(net, low, high, other_part(part), True)
+        _copy_rows(net, low, high, other_part(part), np.bool_(True))
 
 
 @jit_inline
@@ -77,7 +79,7 @@ def take_rows(net, samples, first_row, low, high, part):
         if samples.is_ordered:
             low_input, high_input = share(samples.n_inputs, ROWS_TOGETHER, part)
             gather(net, samples, first_row, low, high, low_input, high_input)
-        _copy_rows(net, low, high, part, False)
+        _copy_rows(net, low, high, part, np.bool_(False))
 
 
 @jit_part
@@ -88,10 +90,10 @@ def _copy_rows(net, low, high, part, gives):
     for layer in range(net.n_layers):
         stride = entry(net.layout, layer, STRIDE)
         first, size = low * stride, (high - low) * stride
-        _copy(target, source, place(net, layer, DELTA_PLANE) + first, 1, size, size, not gives)
+        _copy(target, source, place(net, layer, DELTA_PLANE) + first, np.intp(1), size, size, not gives)
         if layer == last:
-            _copy(target, source, net.losses + first, 1, size, size, not gives)
-            _copy(target, source, net.distances + first, 1, size, size, not gives)
+            _copy(target, source, net.losses + first, np.intp(1), size, size, not gives)
+            _copy(target, source, net.distances + first, np.intp(1), size, size, not gives)
         else:
             low_unit, high_unit = share(entry(net.layout, layer + 1, N_INPUTS), ROWS_TOGETHER, part)
             low_unit = low_unit // lanes * lanes
@@ -103,31 +105,32 @@ def _copy_rows(net, low, high, part, gives):
 def give_parameters(net, part):
     """After the second region: the thread's part of the parameters."""
     if net.exchanges:
-        _copy_parameters(net, part, True)
+        _copy_parameters(net, part, np.bool_(True))
 
 
 @jit_inline
 def take_parameters(net, part):
     """Before the first region: the other thread's part of the parameters."""
     if net.exchanges:
-        _copy_parameters(net, other_part(part), False)
+        _copy_parameters(net, other_part(part), np.bool_(False))
 
 
 @jit_part
 def _copy_parameters(net, part, gives):
+    """A part of the weights and biases of all layers."""
     target, source = (net.shared_parameters, net.parameters) if gives else (net.parameters, net.shared_parameters)
     for layer in range(net.n_layers):
         stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
         low, high = share(entry(net.layout, layer, N_INPUTS), ROWS_TOGETHER, part)
         size = (high - low) * stride
-        _copy(target, source, entry(net.layout, layer, WEIGHTS) + low * stride, 1, size, size, not gives)
+        _copy(target, source, entry(net.layout, layer, WEIGHTS) + low * stride, np.intp(1), size, size, not gives)
         if bias >= 0:
             low, high = share(stride, lanes_of(source), part)
-            _copy(target, source, bias + low, 1, high - low, high - low, not gives)
+            _copy(target, source, bias + low, np.intp(1), high - low, high - low, not gives)
 
 
 @jit_inline
 def take_all_parameters(net, size):
     """At the beginning of a call: all parameters, as they were given to it."""
     if net.exchanges:
-        _copy(net.parameters, net.shared_parameters, 0, 1, size, size, False)
+        _copy(net.parameters, net.shared_parameters, np.intp(0), np.intp(1), size, size, np.bool_(False))

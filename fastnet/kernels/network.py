@@ -470,7 +470,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         own, beyond = share(n_rows, together, part_of_rows)
         if samples.is_ordered:
             first_row += (epoch - first_ordered_epoch) * n_samples
-            gather(net, samples, first_row, own, beyond, 0, samples.n_inputs)
+            gather(net, samples, first_row, own, beyond, np.intp(0), samples.n_inputs)
             x = view(net.gathered, 0, odd_stride(samples.x, samples.n_inputs), 1)
         first_region(net, x, samples, first_row, objective, own, beyond)
         if is_last and objective.l2 != 0:

@@ -21,7 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fastnet.kernels.jit import jit_inline
+from fastnet.kernels.jit import jit_inline, jit_part
 from fastnet.kernels.memory import integers, nowhere
 from fastnet.kernels.simd import INT32, INTP
 from fastnet.runtime.board import SHARES
@@ -97,7 +97,7 @@ def other_part(part):
     return Part(before, part.total - part.own, part.total)
 
 
-@jit_inline
+@jit_part
 def share(n, unit, part):
     """A part of 0 … n, in multiples of ``unit``: where it begins and ends."""
     n_units = (n + unit - 1) // unit

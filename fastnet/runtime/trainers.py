@@ -13,7 +13,7 @@ from fastnet.runtime.threads import Trainer
 
 #: Seconds to compile for a plan, in a process that has compiled nothing yet (later ones 0.7); to compile the kernel for
 #: all networks; and to load what was compiled before.
-COMPILE_SECONDS, GENERAL_SECONDS, LOAD_SECONDS = 1.2, 3.6, 0.002
+COMPILE_SECONDS, GENERAL_SECONDS, LOAD_SECONDS = 1.2, 4.0, 0.002
 #: Plans that are remembered.
 _MOST_PLANS = 1024
 
