@@ -6,12 +6,11 @@ from typing import Any
 
 from fastnet.contract import ACTIVATION, BIAS, ERROR_SUM, LOSS_SUM, N_INPUTS, N_OUTPUTS, STRIDE, WEIGHTS
 from fastnet.kernels import activations, losses, optimizers
-from fastnet.kernels.exchange import gather
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import keep, pointer
 from fastnet.kernels.network import _block_size, _records_of, _sample_rows, _workspace
 from fastnet.kernels.products import entry, odd_stride, product, target, view
-from fastnet.kernels.regions import add_weights, backward_block, layer_forward, second_region, sum_block
+from fastnet.kernels.regions import add_weights, backward_block, gather, layer_forward, second_region, sum_block
 from fastnet.kernels.team import alone, part_of
 from fastnet.kernels.workspace import A_PLANE, Z_PLANE, fill, make_net, output_planes, place
 from fastnet.runtime.board import SECOND_REGION

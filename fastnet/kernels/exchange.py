@@ -21,8 +21,9 @@ from numba.extending import intrinsic
 
 from fastnet.contract import BIAS, N_INPUTS, STRIDE, WEIGHTS
 from fastnet.kernels.jit import jit_inline, jit_part
-from fastnet.kernels.memory import lanes_of, load, moved, store
-from fastnet.kernels.products import ROWS_TOGETHER, copy_row, entry, odd_stride, padded
+from fastnet.kernels.memory import lanes_of, load, store
+from fastnet.kernels.products import ROWS_TOGETHER, entry, padded
+from fastnet.kernels.regions import gather
 from fastnet.kernels.team import other_part, share
 from fastnet.kernels.workspace import A_PLANE, DELTA_PLANE, place
 
@@ -51,15 +52,6 @@ def _copy(target, source, first, n_rows, width, stride, owns):
             if owns:
                 _own_line(source, index)
         first += stride
-
-
-@jit_part
-def gather(net, samples, first_row, low, high, low_input, high_input):
-    """Copy some inputs of the samples' rows from ``low`` to ``high`` to where rows lie `odd_stride` apart."""
-    stride = odd_stride(samples.x, samples.n_inputs)
-    for row in range(low, high):
-        source = moved(samples.x, samples.order[first_row + row] * samples.n_inputs + low_input)
-        copy_row(moved(net.gathered, row * stride + low_input), source, high_input - low_input)
 
 
 @jit_inline

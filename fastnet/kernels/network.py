@@ -34,14 +34,7 @@ from fastnet.contract import (
     WEIGHT_SUM,
 )
 from fastnet.kernels import losses, optimizers, signatures
-from fastnet.kernels.exchange import (
-    gather,
-    give_parameters,
-    give_rows,
-    take_all_parameters,
-    take_parameters,
-    take_rows,
-)
+from fastnet.kernels.exchange import give_parameters, give_rows, take_all_parameters, take_parameters, take_rows
 from fastnet.kernels.jit import jit, jit_entry, jit_inline, jit_part
 from fastnet.kernels.memory import (
     aligned,
@@ -63,6 +56,7 @@ from fastnet.kernels.regions import (
     add_weights,
     all_finite,
     first_region,
+    gather,
     is_finite,
     layer_forward,
     layer_gradient,

@@ -11,9 +11,9 @@ import numpy as np
 
 from fastnet.contract import ACTIVATION, BIAS, N_INPUTS, N_OUTPUTS, STRIDE, WEIGHTS
 from fastnet.kernels import activations, losses, optimizers
-from fastnet.kernels.jit import jit_inline
-from fastnet.kernels.memory import all_zero, lanes_of, least, load, most, splat, store
-from fastnet.kernels.products import ROWS_TOGETHER, entry, product, row_sum, target, view
+from fastnet.kernels.jit import jit_inline, jit_part
+from fastnet.kernels.memory import all_zero, lanes_of, least, load, most, moved, splat, store
+from fastnet.kernels.products import ROWS_TOGETHER, copy_row, entry, odd_stride, product, row_sum, target, view
 from fastnet.kernels.simd import Lanes, fma, staged
 from fastnet.kernels.team import share
 from fastnet.kernels.workspace import A_PLANE, DELTA_PLANE, Z_PLANE, output_planes, place
@@ -212,3 +212,12 @@ def all_finite(data, size):
         # Zero, or NaN.
         rest += data[index] * 0.0
     return rest == 0.0 and is_finite(data, whole)
+
+
+@jit_part
+def gather(net, samples, first_row, low, high, low_input, high_input):
+    """Copy some inputs of the samples' rows from ``low`` to ``high`` to where rows lie `odd_stride` apart."""
+    stride = odd_stride(samples.x, samples.n_inputs)
+    for row in range(low, high):
+        source = moved(samples.x, samples.order[first_row + row] * samples.n_inputs + low_input)
+        copy_row(moved(net.gathered, row * stride + low_input), source, high_input - low_input)

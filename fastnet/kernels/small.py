@@ -391,7 +391,7 @@ def _is_finite(typing_context, slot, size):
 
 @jit_inline
 def _no_rows(net, samples, first_row, low, high, low_input, high_input):
-    """In place of `exchange.gather`: traced rows are read where they lie."""
+    """In place of `regions.gather`: traced rows are read where they lie."""
 
 
 @jit_inline

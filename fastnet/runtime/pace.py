@@ -52,6 +52,8 @@ class Pace:
         self.most = most
         self._guess = guess
         self._is_warm = False
+        #: Whether a trial is next, and the number of threads of the latest one.
+        self._is_trial_next, self._on_trial = False, 0
         choices = [most >> halvings for halvings in range(most.bit_length())]
         self._tried = dict.fromkeys(choices, 0.0)
         self._overheads = dict.fromkeys(choices, 0.0)
@@ -63,12 +65,16 @@ class Pace:
         best = min(known, key=lambda choice: self._overheads[choice] + n_blocks * known[choice], default=None)
         seconds = _TRIAL_SECONDS
         others = [n_threads for n_threads in tried if n_threads != best]
-        n_threads = min(others, key=tried.__getitem__)
+        n_threads = self._on_trial = min(others, key=tried.__getitem__)
         if best is not None and tried[n_threads] > 0.0:
             tried_others = sum(tried[other] for other in others)
             if tried[best] < _TIMES_LONGER * tried_others:
                 # Twice as long each time, for the first trials may have been disturbed.
                 n_threads, seconds = best, max(tried.values())
+            else:
+                # Not in the first blocks of a fit, which wait for memory and for cores that have slept.
+                self._is_trial_next = not self._is_trial_next
+                n_threads = best if self._is_trial_next else n_threads
         estimate = known.get(n_threads, self._guess if best is None else known[best])
         return n_threads, max(1, min(n_blocks, int(seconds / estimate)))
 
@@ -91,7 +97,9 @@ class Pace:
         seconds = max(seconds, 1e-9)
         latest = max(seconds - overhead, 1e-9) / n_blocks
         before = self._seconds_a_block.get(n_threads, latest)
-        weight = seconds / (seconds + min(self._tried[n_threads], _RECENT_SECONDS))
+        # What an earlier trial took says nothing any more: a disturbed one kept two threads from ten fits of 0.1 s.
+        is_trial = n_threads == self._on_trial
+        weight = 1.0 if is_trial else seconds / (seconds + min(self._tried[n_threads], _RECENT_SECONDS))
         self._seconds_a_block[n_threads] = before + weight * (latest - before)
         weight = _OVERHEAD_WEIGHT if self._tried[n_threads] > 0.0 else 1.0
         self._overheads[n_threads] += weight * (overhead - self._overheads[n_threads])
