@@ -17,6 +17,10 @@ _TIMES_LONGER = 64
 #: Seconds that count in what a block takes of late, and after which what was tried begins to be forgotten.
 _RECENT_SECONDS = 0.05
 _REMEMBERED_SECONDS = 1.0
+#: What a trial of a number that is not the fastest consists of: as much work with the fastest, a block that does not
+#: count, and what counts.
+(_BEFORE, _COLD, _COUNTED) = range(3)
+_N_STAGES = 3
 #: How much the latest start of threads counts in what it takes.
 _OVERHEAD_WEIGHT = 0.25
 
@@ -52,8 +56,8 @@ class Pace:
         self.most = most
         self._guess = guess
         self._is_warm = False
-        #: Whether a trial is next, and the number of threads of the latest one.
-        self._is_trial_next, self._on_trial = False, 0
+        #: How far a trial has come, and of which number of threads.
+        self._stage, self._on_trial = _COUNTED, 0
         choices = [most >> halvings for halvings in range(most.bit_length())]
         self._tried = dict.fromkeys(choices, 0.0)
         self._overheads = dict.fromkeys(choices, 0.0)
@@ -72,9 +76,11 @@ class Pace:
                 # Twice as long each time, for the first trials may have been disturbed.
                 n_threads, seconds = best, max(tried.values())
             else:
-                # Not in the first blocks of a fit, which wait for memory and for cores that have slept.
-                self._is_trial_next = not self._is_trial_next
-                n_threads = best if self._is_trial_next else n_threads
+                # The first blocks of a fit, and the first one of cores that have slept, wait for memory.
+                self._stage = (self._stage + 1) % _N_STAGES
+                if self._stage == _COLD:
+                    return n_threads, 1
+                n_threads = best if self._stage == _BEFORE else n_threads
         estimate = known.get(n_threads, self._guess if best is None else known[best])
         return n_threads, max(1, min(n_blocks, int(seconds / estimate)))
 
@@ -93,12 +99,14 @@ class Pace:
         if not self._is_warm or n_threads not in self._tried:
             self._is_warm = True
             return
+        is_trial = n_threads == self._on_trial
+        if is_trial and self._stage == _COLD:
+            return
         # A clock may stand still.
         seconds = max(seconds, 1e-9)
         latest = max(seconds - overhead, 1e-9) / n_blocks
         before = self._seconds_a_block.get(n_threads, latest)
         # What an earlier trial took says nothing any more: a disturbed one kept two threads from ten fits of 0.1 s.
-        is_trial = n_threads == self._on_trial
         weight = 1.0 if is_trial else seconds / (seconds + min(self._tried[n_threads], _RECENT_SECONDS))
         self._seconds_a_block[n_threads] = before + weight * (latest - before)
         weight = _OVERHEAD_WEIGHT if self._tried[n_threads] > 0.0 else 1.0
