@@ -76,14 +76,14 @@ def test_a_disturbed_first_fit_does_not_decide_the_next_ones() -> None:
     """Nor do cold caches, with which every fit begins, and every other number of threads."""
     pace, seconds_a_block = Pace(2, guess=1e-3), {2: 6.5e-4, 1: 1.2e-3}
     used = {2: 0, 1: 0}
-    for fit in range(32):
+    for fit in range(12):
         n_left, threads_before = 78, 0
         while n_left > 0:
             n_threads, n_blocks = pace.proposal(n_left)
             taken = n_blocks * seconds_a_block[n_threads] + (0.0 if n_threads == threads_before else 1.5e-3)
             pace.note(n_threads, n_blocks, 4 * taken if fit == 0 and n_threads == 2 else taken)
             n_left, threads_before = n_left - n_blocks, n_threads
-            if fit >= 16:
+            if fit >= 4:
                 used[n_threads] += n_blocks
     assert used[2] > 20 * used[1]
 

@@ -58,6 +58,8 @@ class Pace:
         self._is_warm = False
         #: How far a trial has come, and of which number of threads.
         self._stage, self._on_trial = _COUNTED, 0
+        #: Trials that have counted, after the first one of each number.
+        self._n_trials = 0
         choices = [most >> halvings for halvings in range(most.bit_length())]
         self._tried = dict.fromkeys(choices, 0.0)
         self._overheads = dict.fromkeys(choices, 0.0)
@@ -72,7 +74,9 @@ class Pace:
         n_threads = self._on_trial = min(others, key=tried.__getitem__)
         if best is not None and tried[n_threads] > 0.0:
             tried_others = sum(tried[other] for other in others)
-            if tried[best] < _TIMES_LONGER * tried_others:
+            # The first trials may have been disturbed: the next ones come soon.
+            longer = _TIMES_LONGER if self._n_trials > len(others) else _TIMES_LONGER // 4
+            if tried[best] < longer * tried_others:
                 # Twice as long each time, for the first trials may have been disturbed.
                 n_threads, seconds = best, max(tried.values())
             else:
@@ -107,6 +111,7 @@ class Pace:
         latest = max(seconds - overhead, 1e-9) / n_blocks
         before = self._seconds_a_block.get(n_threads, latest)
         # What an earlier trial took says nothing any more: a disturbed one kept two threads from ten fits of 0.1 s.
+        self._n_trials += is_trial and n_threads in self._seconds_a_block
         weight = 1.0 if is_trial else seconds / (seconds + min(self._tried[n_threads], _RECENT_SECONDS))
         self._seconds_a_block[n_threads] = before + weight * (latest - before)
         weight = _OVERHEAD_WEIGHT if self._tried[n_threads] > 0.0 else 1.0
