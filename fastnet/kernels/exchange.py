@@ -65,9 +65,10 @@ def give_rows(net, low, high, part):
 
 
 @jit_inline
-def take_rows(net, samples, first_row, low, high, part):
+def take_rows(net, samples, first_row, n_rows, together, part_of_rows, part):
     """Before the second region: what the thread needs of the other one's rows for its part of the weights."""
     if net.exchanges:
+        low, high = share(n_rows, together, other_part(part_of_rows))
         if samples.is_ordered:
             low_input, high_input = share(samples.n_inputs, ROWS_TOGETHER, part)
             gather(net, samples, first_row, low, high, low_input, high_input)

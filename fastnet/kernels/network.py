@@ -66,7 +66,7 @@ from fastnet.kernels.regions import (
     square_columns,
     sum_block,
 )
-from fastnet.kernels.team import alone, member, other_part, part_of, share, wait, wait_after
+from fastnet.kernels.team import alone, member, part_of, share, wait, wait_after
 from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, output_planes, parts_of, place
 from fastnet.runtime.board import FIRST_REGION, SECOND_REGION
 
@@ -473,8 +473,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         wait_after(FIRST_REGION, team)
         # Shares change at the end of a region: these are the next block's, which has to know them before it waits.
         next_part = part_of(SECOND_REGION, team)
-        other, beyond_other = share(n_rows, together, other_part(part_of_rows))
-        take_rows(net, samples, first_row, other, beyond_other, part)
+        take_rows(net, samples, first_row, n_rows, together, part_of_rows, part)
         if low == first:
             batch_weight = 0.0
         loss, error = sum_block(net, samples, first_row, n_rows)

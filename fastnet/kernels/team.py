@@ -97,9 +97,17 @@ def other_part(part):
     return Part(before, part.total - part.own, part.total)
 
 
-@jit_part
+@jit_inline
 def share(n, unit, part):
     """A part of 0 … n, in multiples of ``unit``: where it begins and ends."""
+    # Divisions would be a tenth of an epoch of the 3-4-1 network.
+    if part.own == part.total:
+        return 0, n
+    return _share(n, unit, part)
+
+
+@jit_part
+def _share(n, unit, part):
     n_units = (n + unit - 1) // unit
     low = n_units * part.before // part.total * unit
     high = n_units * (part.before + part.own) // part.total * unit
