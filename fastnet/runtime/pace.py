@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from functools import lru_cache
 
-#: Seconds for which a number of threads is tried, and how much longer the fastest is used than the others are tried.
+#: Seconds for which a number of threads is tried, and how much longer the fastest is used than the others are tried; a quarter at first.
 _TRIAL_SECONDS = 0.002
 _TIMES_LONGER = 64
 #: Seconds that count in what a block takes of late, and after which what was tried begins to be forgotten.
@@ -74,10 +74,9 @@ class Pace:
         n_threads = self._on_trial = min(others, key=tried.__getitem__)
         if best is not None and tried[n_threads] > 0.0:
             tried_others = sum(tried[other] for other in others)
-            # The first trials may have been disturbed: the next ones come soon.
+            # The first trials may have been disturbed: the next ones come soon, and each lasts twice as long.
             longer = _TIMES_LONGER if self._n_trials > len(others) else _TIMES_LONGER // 4
             if tried[best] < longer * tried_others:
-                # Twice as long each time, for the first trials may have been disturbed.
                 n_threads, seconds = best, max(tried.values())
             else:
                 # The first blocks of a fit, and the first one of cores that have slept, wait for memory.
@@ -110,8 +109,8 @@ class Pace:
         seconds = max(seconds, 1e-9)
         latest = max(seconds - overhead, 1e-9) / n_blocks
         before = self._seconds_a_block.get(n_threads, latest)
-        # What an earlier trial took says nothing any more: a disturbed one kept two threads from ten fits of 0.1 s.
         self._n_trials += is_trial and n_threads in self._seconds_a_block
+        # What an earlier trial took says nothing any more: a disturbed one kept two threads from ten fits of 0.1 s.
         weight = 1.0 if is_trial else seconds / (seconds + min(self._tried[n_threads], _RECENT_SECONDS))
         self._seconds_a_block[n_threads] = before + weight * (latest - before)
         weight = _OVERHEAD_WEIGHT if self._tried[n_threads] > 0.0 else 1.0
