@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from functools import lru_cache
 
-#: Seconds for which a number of threads is tried, and how much longer the fastest is used than the others are tried; a quarter at first.
+#: Seconds for which a number of threads is tried, and how much longer the fastest is used than the others are tried; a
+#: quarter of that at first.
 _TRIAL_SECONDS = 0.002
 _TIMES_LONGER = 64
 #: Seconds that count in what a block takes of late, and after which what was tried begins to be forgotten.
