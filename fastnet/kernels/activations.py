@@ -245,8 +245,7 @@ def log_softmax(z):
     """Logarithm of the softmax over the rows of a matrix, without the softmax's underflow."""
     planes = join_padded(z, z, z)
     stride = planes.shape[2]
-    # No literal, for which it would be compiled again.
-    _forward(np.intp(SOFTMAX), pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
+    _forward(SOFTMAX, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
     return planes[0, : z.shape[0], : z.shape[1]].copy()
 
 

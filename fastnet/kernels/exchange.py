@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -61,7 +60,7 @@ def give_rows(net, low, high, part):
     Nothing more: of what nobody takes, too, the other core would fetch a copy, because it reads ahead.
     """
     if net.exchanges:
-        _copy_rows(net, low, high, other_part(part), np.bool_(True))
+        _copy_rows(net, low, high, other_part(part), True)
 
 
 @jit_inline
@@ -72,7 +71,7 @@ def take_rows(net, samples, first_row, n_rows, together, part_of_rows, part):
         if samples.is_ordered:
             low_input, high_input = share(samples.n_inputs, ROWS_TOGETHER, part)
             gather(net, samples, first_row, low, high, low_input, high_input)
-        _copy_rows(net, low, high, part, np.bool_(False))
+        _copy_rows(net, low, high, part, False)
 
 
 @jit_part
@@ -83,10 +82,10 @@ def _copy_rows(net, low, high, part, gives):
     for layer in range(net.n_layers):
         stride = entry(net.layout, layer, STRIDE)
         first, size = low * stride, (high - low) * stride
-        _copy(target, source, place(net, layer, DELTA_PLANE) + first, np.intp(1), size, size, not gives)
+        _copy(target, source, place(net, layer, DELTA_PLANE) + first, 1, size, size, not gives)
         if layer == last:
-            _copy(target, source, net.losses + first, np.intp(1), size, size, not gives)
-            _copy(target, source, net.distances + first, np.intp(1), size, size, not gives)
+            _copy(target, source, net.losses + first, 1, size, size, not gives)
+            _copy(target, source, net.distances + first, 1, size, size, not gives)
         else:
             low_unit, high_unit = share(entry(net.layout, layer + 1, N_INPUTS), ROWS_TOGETHER, part)
             low_unit = low_unit // lanes * lanes
@@ -98,14 +97,14 @@ def _copy_rows(net, low, high, part, gives):
 def give_parameters(net, part):
     """After the second region: the thread's part of the parameters."""
     if net.exchanges:
-        _copy_parameters(net, part, np.bool_(True))
+        _copy_parameters(net, part, True)
 
 
 @jit_inline
 def take_parameters(net, part):
     """Before the first region: the other thread's part of the parameters."""
     if net.exchanges:
-        _copy_parameters(net, other_part(part), np.bool_(False))
+        _copy_parameters(net, other_part(part), False)
 
 
 @jit_part
@@ -116,14 +115,14 @@ def _copy_parameters(net, part, gives):
         stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
         low, high = share(entry(net.layout, layer, N_INPUTS), ROWS_TOGETHER, part)
         size = (high - low) * stride
-        _copy(target, source, entry(net.layout, layer, WEIGHTS) + low * stride, np.intp(1), size, size, not gives)
+        _copy(target, source, entry(net.layout, layer, WEIGHTS) + low * stride, 1, size, size, not gives)
         if bias >= 0:
             low, high = share(stride, lanes_of(source), part)
-            _copy(target, source, bias + low, np.intp(1), high - low, high - low, not gives)
+            _copy(target, source, bias + low, 1, high - low, high - low, not gives)
 
 
 @jit_inline
 def take_all_parameters(net, size):
     """At the beginning of a call: all parameters, as they were given to it."""
     if net.exchanges:
-        _copy(net.parameters, net.shared_parameters, np.intp(0), np.intp(1), size, size, np.bool_(False))
+        _copy(net.parameters, net.shared_parameters, 0, 1, size, size, False)

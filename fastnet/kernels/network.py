@@ -365,11 +365,9 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
     _check_samples(layout, parameters, samples)
     _check_records(layout, objective, update, progress)
     workspace = np.empty(_workspace(layout, parameters, samples, objective, 1).end, parameters.dtype)
-    # Who is alone waits for nobody and has all shares. Literals would be of other types, and compiled for.
-    board, thread, n_threads = np.empty(0, np.int64), np.int64(0), np.int64(1)
-    return train_member(
-        layout, parameters, samples, objective, update, progress, n_blocks, workspace, board, thread, n_threads
-    )
+    # Who is alone waits for nobody and has all shares.
+    board = np.empty(0, np.int64)
+    return train_member(layout, parameters, samples, objective, update, progress, n_blocks, workspace, board, 0, 1)
 
 
 @jit_entry(signatures.member)
@@ -464,7 +462,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         own, beyond = share(n_rows, together, part_of_rows)
         if samples.is_ordered:
             first_row += (epoch - first_ordered_epoch) * n_samples
-            gather(net, samples, first_row, own, beyond, np.intp(0), samples.n_inputs)
+            gather(net, samples, first_row, own, beyond, 0, samples.n_inputs)
             x = view(net.gathered, 0, odd_stride(samples.x, samples.n_inputs), 1)
         first_region(net, x, samples, first_row, objective, own, beyond)
         if is_last and objective.l2 != 0:

@@ -13,6 +13,7 @@ from numba.core.compiler_machinery import register_pass
 from numba.core.lowering import Lower
 from numba.core.registry import cpu_target
 from numba.core.typed_passes import NopythonTypeInference
+from numba.core.types.misc import unliteral
 
 # Another Numba may lack what is replaced below. Then this module cannot be imported.
 attrgetter("run_pass")(NopythonTypeInference)
@@ -28,7 +29,8 @@ _counted: dict[Any, bool] = {}
 class _TypingContext:
     """Numba's, but that it looks once for what a function or an operator returns for some types.
 
-    For every sum of two integers Numba tries NumPy's rules for arrays, and explains why they do not apply.
+    For every sum of two integers Numba tries NumPy's rules for arrays, and explains why they do not apply. And it
+    compiles a jitted function anew for each constant that is an argument.
     """
 
     def __init__(self, context: Any) -> None:
@@ -39,6 +41,8 @@ class _TypingContext:
 
     def resolve_function_type(self, function: Any, arguments: Any, keywords: Any) -> Any:
         """The signature of a call."""
+        if isinstance(function, types.Dispatcher):
+            arguments = [unliteral(argument) for argument in arguments]
         if keywords or type(function) is not types.Function:
             return self._context.resolve_function_type(function, arguments, keywords)
         key = function, tuple(arguments)

@@ -22,7 +22,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastnet.kernels.jit import jit_inline, jit_part
-from fastnet.kernels.memory import integers, nowhere
+from fastnet.kernels.memory import integers, least, nowhere
 from fastnet.kernels.simd import INT32, INTP
 from fastnet.runtime.board import SHARES
 
@@ -111,7 +111,7 @@ def _share(n, unit, part):
     n_units = (n + unit - 1) // unit
     low = n_units * part.before // part.total * unit
     high = n_units * (part.before + part.own) // part.total * unit
-    return low, min(n, high)
+    return low, least(n, high)
 
 
 @jit_inline
