@@ -11,9 +11,9 @@ from fastnet.runtime.entry_points import entry_point, is_kept, is_loaded, n_vari
 from fastnet.runtime.plans import MOST_PRODUCTS, Plan, make_plan, most_outputs
 from fastnet.runtime.threads import Trainer
 
-#: Seconds to compile for a plan, in a process that has compiled nothing yet (later ones 0.7); to compile the kernel for
+#: Seconds to compile for a plan, in a process that has compiled nothing yet (later ones 0.3); to compile the kernel for
 #: all networks; and to load what was compiled before.
-COMPILE_SECONDS, GENERAL_SECONDS, LOAD_SECONDS = 1.2, 4.0, 0.002
+COMPILE_SECONDS, GENERAL_SECONDS, LOAD_SECONDS = 1.0, 3.7, 0.002
 #: Plans that are remembered.
 _MOST_PLANS = 1024
 
