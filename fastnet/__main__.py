@@ -31,7 +31,7 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from fastnet.testing import release, rungs, verify
+    from fastnet.testing import release, rung_context, rungs, verify
 
     if arguments.write_release != bool(arguments.reason):
         arguments.usage_error("--write-release and --reason go together")
@@ -56,7 +56,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         same, text = verify.compare_reports(report, other)
         sys.stdout.write(f"\n{text}\n")
     if arguments.write_release and report.passed:
-        digests = rungs.release_digests(rungs.Context("numba"))
+        digests = rungs.release_digests(rung_context.Context("numba"))
         release.write_release(digests, arguments.reason)
         sys.stdout.write(f"\nwritten: {release.PATH}\n")
     return 0 if report.passed and same else 1

@@ -6,17 +6,18 @@ import platform
 
 import pytest
 
-from fastnet.testing import rungs
+from fastnet.testing.other_cpus import check_cpus, stop_children
+from fastnet.testing.rung_context import Context
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="haswell and nehalem are x86")
 def test_other_cpus_give_the_same_bits() -> None:
     """By the rung of `verify`, in two processes at once: trainings, the notebook's, and those of small networks."""
-    context = rungs.Context("numba")
+    context = Context("numba")
     try:
-        findings = rungs.check_cpus(context)
+        findings = check_cpus(context)
     finally:
-        context.stop_children()
+        stop_children(context)
     assert findings.failures == []
     assert findings.figures["trainings"] == 2 * (len(context.cases) + 1 + len(context.desired_of_small))
     assert "AVX" in str(findings.figures["haswell"])

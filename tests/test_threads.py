@@ -133,7 +133,7 @@ import fastnet
 from fastnet import threads as settings
 from fastnet.runtime import threads
 from fastnet.runtime.pace import Pace
-from fastnet.testing.rungs import digest
+from fastnet.testing.rung_context import digest
 from tests.test_threads import CASE
 settings.usable_cores = lambda: 4
 threads.WORK_PER_THREAD = 1

@@ -20,9 +20,10 @@ import fastnet
 from fastnet import __main__, kernels
 from fastnet.network import Network
 from fastnet.reference import activations, exact, network
-from fastnet.testing import accuracy, calls, release, rungs
-from fastnet.testing.cases import Case
+from fastnet.testing import accuracy, calls, other_cpus, release, rung_context, rungs
+from fastnet.testing.cases import NOTEBOOK, Case, covering_cases
 from fastnet.testing.faults import FAULTS, reference_backend, variant
+from fastnet.testing.rung_context import Context, Findings, digest, first_parting
 from fastnet.testing.verify import Report, Rung, compare_reports, read_report, verify
 from tools import true_values, verification_values
 from tools.accuracy import read_table
@@ -31,15 +32,15 @@ COMMAND = [sys.executable, "-m", "fastnet"]
 
 
 @pytest.fixture(scope="module")
-def trained() -> rungs.Context:
+def trained() -> Context:
     """One whose trainings by the exact reference several tests share; float32 alone, for every fault shows in it."""
-    context = rungs.Context("numba")
+    context = Context("numba")
     context.cases = {name: case for name, case in context.cases.items() if case.dtype == "float32"}
     return context
 
 
-def findings(name: str, backend: Any = "numba") -> rungs.Findings:
-    return rungs.RUNGS[name](rungs.Context(backend))
+def findings(name: str, backend: Any = "numba") -> Findings:
+    return rungs.RUNGS[name](Context(backend))
 
 
 # --- the whole ladder ---
@@ -52,7 +53,7 @@ def test_command_holds_here(
 
     The report that is written is one that the same machine agrees with.
     """
-    monkeypatch.setattr(rungs.Context, "reason_without_children", "left to others")
+    monkeypatch.setattr(other_cpus, "reason_without_children", lambda _: "left to others")
     path = tmp_path / "report.json"
     assert __main__.main(["verify", "--json", str(path)]) == 0
     printed = capsys.readouterr()
@@ -70,7 +71,7 @@ def test_command_holds_here(
     assert content["passed"] is True
 
     assert __main__.main(["verify", "--only", "trainings", "--against", str(path)]) == 0
-    n_cases = len(rungs.covering_cases())
+    n_cases = len(covering_cases())
     printed = capsys.readouterr()
     assert f"{n_cases} of {n_cases} digests are the same on both machines\n" in printed.out
     assert "the machines' descriptions are the same\n" in printed.out
@@ -129,9 +130,9 @@ def test_interrupt_ends_it() -> None:
 
 
 def test_interrupted_training_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: rungs.Context) -> rungs.Findings:
+    def interrupted(_: Context) -> Findings:
         warnings.warn("training was interrupted after 1 of 2 epochs", RuntimeWarning, stacklevel=1)
-        return rungs.Findings()
+        return Findings()
 
     monkeypatch.setitem(rungs.RUNGS, "trainings", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -145,18 +146,18 @@ FROM_THE_TOP = {"flipped_sum": 1, "fused_multiply_add": 1, "libm_exp": 0, "dropp
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_planted_fault_is_found(name: str, trained: rungs.Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planted_fault_is_found(name: str, trained: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the trainings, in the first epoch; the first failure names batch, layer and array."""
     fault = FAULTS[name]
-    monkeypatch.setattr(rungs, "covering_cases", lambda: trained.cases)
-    monkeypatch.setattr(rungs.Context, "desired", trained.desired)
+    monkeypatch.setattr(rung_context, "covering_cases", lambda: trained.cases)
+    monkeypatch.setattr(Context, "desired", trained.desired)
     report = verify(fault.backend(), rungs=["trainings"])
     assert not report.passed
     failure = report.rungs[0].failures[0]
     case, _, message = failure.partition(": ")
     assert f"in epoch 0, batch {fault.batch} " in message
     array = fault.array.partition(".")[0]
-    n_layers = len(rungs.covering_cases()[case].layer_sizes) - 1
+    n_layers = len(trained.cases[case].layer_sizes) - 1
     layer = 1 if name == "adam_step_count" else FROM_THE_TOP[name]
     if name != "adam_step_count" and layer is not None:
         layer = n_layers - layer
@@ -170,7 +171,7 @@ def test_parting_is_named(name: str) -> None:
     """In the fault's own case, where it is known what parts first."""
     fault = FAULTS[name]
     actual, desired = fault.case.train(fault.backend()), fault.case.train("exact")
-    message = rungs.first_parting(fault.case, fault.backend(), actual, desired)
+    message = first_parting(fault.case, fault.backend(), actual, desired)
     array, _, layer = fault.array.partition(".")
     assert f"in epoch 0, batch {fault.batch} " in message
     assert f"first in: {f'layer {int(layer) + 1}, ' if layer else ''}{array}[" in message
@@ -272,13 +273,13 @@ def test_cpus_are_skipped_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_what_a_process_says_is_judged(
-    report: Any, message: str, trained: rungs.Context, monkeypatch: pytest.MonkeyPatch
+    report: Any, message: str, trained: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = f"print({json.dumps(report)!r})" if report else "raise SystemExit(1)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     monkeypatch.setattr(trained, "children", {"AVX2": process})
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    failures = rungs.check_cpus(trained).failures
+    failures = other_cpus.check_cpus(trained).failures
     assert len(failures) == 1
     assert failures[0].startswith(f"haswell: {message}")
 
@@ -288,8 +289,8 @@ def test_a_process_says_where_trainings_part(
     is_wrong: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whose digests are not those that it is told: here one, which exact does not have, either, or the kernels."""
-    train, cases = Case.train, dict(list(rungs.covering_cases().items())[:2])
-    desired = {name: rungs.digest(case.train("exact")) for name, case in cases.items()}
+    train, cases = Case.train, dict(list(covering_cases().items())[:2])
+    desired = {name: digest(case.train("exact")) for name, case in cases.items()}
     name, case = cases.popitem()
 
     def train_otherwise(self: Case, backend: Any, **how: Any) -> Any:
@@ -302,11 +303,11 @@ def test_a_process_says_where_trainings_part(
         monkeypatch.setattr(Case, "train", train_otherwise)
     else:
         desired[name] = "0" * 64
-    monkeypatch.setattr(rungs, "covering_cases", lambda: {**cases, name: case})
-    monkeypatch.setattr(rungs, "small_cases", dict)
-    notebook = rungs.digest(rungs.NOTEBOOK.train("numba"))
+    monkeypatch.setattr(other_cpus, "covering_cases", lambda: {**cases, name: case})
+    monkeypatch.setattr(other_cpus, "small_cases", dict)
+    notebook = digest(NOTEBOOK.train("numba"))
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({**desired, "notebook": notebook})))
-    rungs.main_of_child()
+    other_cpus.main_of_child()
     report = json.loads(capsys.readouterr().out)
     assert report["trainings"] == len(desired) + 1
     (failure,) = report["failures"]
@@ -389,10 +390,10 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
 
 def test_digest_sees_every_bit() -> None:
     one = {"x": np.array([0.0, np.nan, 1.0])}
-    assert rungs.digest(one) == rungs.digest({"x": np.array([0.0, -np.nan, 1.0]).astype(">f8")})
+    assert digest(one) == digest({"x": np.array([0.0, -np.nan, 1.0]).astype(">f8")})
     for other in (np.array([-0.0, np.nan, 1.0]), np.array([0.0, np.nan, 1.0], np.float32), one["x"][:, None]):
-        assert rungs.digest(one) != rungs.digest({"x": other})
-    assert rungs.digest(one) != rungs.digest({"y": one["x"]})
+        assert digest(one) != digest({"x": other})
+    assert digest(one) != digest({"y": one["x"]})
 
 
 # --- the release's digests ---
@@ -423,7 +424,7 @@ def test_command_writes_a_release(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["verify", "--write-release", "--reason", "a test"]
     assert __main__.main(arguments) == 0
     assert written == [(release.read_release().digests, "a test")]
-    monkeypatch.setitem(rungs.RUNGS, "threads", lambda _: rungs.Findings(["it fails"]))
+    monkeypatch.setitem(rungs.RUNGS, "threads", lambda _: Findings(["it fails"]))
     assert __main__.main(arguments) == 1
     assert len(written) == 1
 
@@ -432,9 +433,9 @@ def test_release_says_whether_exact_agrees(monkeypatch: pytest.MonkeyPatch) -> N
     """The slope of hidden sigmoid units is wrong, which shows in one training for each dtype, but not at once in the
     notebook's, whose updates are small.
     """
-    short = replace(rungs.NOTEBOOK, epochs=10)
+    short = replace(NOTEBOOK, epochs=10)
     published = release.read_release()
-    digests = {**published.digests, "notebook": rungs.digest(short.train("exact"))}
+    digests = {**published.digests, "notebook": digest(short.train("exact"))}
     monkeypatch.setattr(rungs, "NOTEBOOK", short)
     monkeypatch.setattr(rungs, "read_release", lambda: replace(published, digests=digests))
     assert findings("release").failures == []

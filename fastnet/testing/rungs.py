@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import platform
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnet import contract, kernels
-from fastnet.backends import Backend
 from fastnet.network import Network
 from fastnet.testing.accuracy import HALF_DIGIT, IN_FLOAT64, LIMITS, float32_errors, float64_errors, read_true_values
 from fastnet.testing.calls import CALLS, DTYPES, UNARY, Source, arrays_of, copied, twins
@@ -25,13 +18,11 @@ from fastnet.testing.cases import NOTEBOOK, Case, covering_cases, small_cases
 from fastnet.testing.central_differences import derivatives, gradient_cases
 from fastnet.testing.comparison import compare
 from fastnet.testing.difference import first_difference
-from fastnet.testing.machine import numpy_features, vector_instructions
 from fastnet.testing.notebooks import NOTEBOOKS, Notebook
+from fastnet.testing.other_cpus import check_cpus
 from fastnet.testing.release import read_release
+from fastnet.testing.rung_context import Arrays, Context, Findings, digest, first_parting
 from fastnet.threads import usable_cores
-
-Arrays: TypeAlias = Mapping[str, NDArray[Any]]
-Figures: TypeAlias = dict[str, int | float | str]
 
 #: Numbers that functions of one argument are called with, and float32 numbers that their errors are measured on.
 _SIZE, _EXHAUSTIVE_SIZE, _SAMPLE = 5_000, 1 << 21, 1 << 16
@@ -39,130 +30,7 @@ _SIZE, _EXHAUSTIVE_SIZE, _SAMPLE = 5_000, 1 << 21, 1 << 16
 _CHUNK = 1 << 16
 #: Epochs of a notebook in which it is looked for what parts first: step by step, exact takes milliseconds for each.
 _PREFIX = 100
-#: CPUs that Numba is told to compile for; what LLVM must and must not use then; NumPy's names for what it must not.
-CPUS: dict[str, tuple[str, set[str], set[str], tuple[str, ...]]] = {
-    "AVX2": ("haswell", {"AVX", "FMA"}, {"AVX-512"}, ("AVX512", "X86_V4")),
-    "no FMA": ("nehalem", set(), {"AVX-512", "AVX", "FMA"}, ("AVX512", "X86_V4", "AVX2", "FMA", "X86_V3")),
-}
 _KERNELS_ONLY = "it calls the kernels one by one; another backend is judged by its trainings"
-
-
-@dataclass
-class Findings:
-    """What a check found.
-
-    Attributes
-    ----------
-    failures : list of str
-        What went wrong; the first one says what parted first.
-    figures : dict
-        What was measured, by name.
-    digests : dict
-        SHA-256 of results by name, to compare machines by.
-    skipped : str
-        Why the check was not made, if it was not.
-    """
-
-    failures: list[str] = field(default_factory=list)
-    figures: Figures = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    skipped: str = ""
-
-
-class Context:
-    """What the checks share: the backend, how thorough they are, and trainings that several of them look at.
-
-    Parameters
-    ----------
-    backend : str or Backend
-        What is judged.
-    exhaustive : bool
-        Whether to take hours.
-
-    Attributes
-    ----------
-    progress : callable
-        Is told what is being done; it can be set.
-    """
-
-    def __init__(self, backend: str | Backend, exhaustive: bool = False) -> None:
-        #: Any: the notebooks are annotated to take names only.
-        self.backend: Any = backend
-        self.exhaustive = exhaustive
-        self.progress: Callable[[str], Any] = lambda _: None
-        self.cases = covering_cases()
-        self.children: dict[str, subprocess.Popen[str]] = {}
-
-    @cached_property
-    def actual(self) -> dict[str, Arrays]:
-        """What the backend's trainings leave behind."""
-        return {name: case.train(self.backend) for name, case in self.cases.items()}
-
-    @cached_property
-    def desired(self) -> dict[str, Arrays]:
-        """The same of the exact reference."""
-        return {name: case.train("exact") for name, case in self.cases.items()}
-
-    @cached_property
-    def desired_of_small(self) -> dict[str, Arrays]:
-        """The exact reference's trainings of small networks."""
-        return {name: case.train("exact") for name, case in small_cases().items()}
-
-    @property
-    def reason_without_children(self) -> str:
-        """Why no other CPU can be compiled for, if that is so."""
-        if self.backend != "numba":
-            return "a backend that is no name cannot be handed to other processes"
-        if platform.machine().lower() not in ("x86_64", "amd64"):
-            return f"{platform.machine()} has neither AVX2 nor a CPU without FMA to compile for"
-        return ""
-
-    def start_children(self) -> None:
-        """Let processes compile for other CPUs, beside all other checks."""
-        if self.reason_without_children:
-            return
-        for name, (cpu, _, _, unwanted) in CPUS.items():
-            # Numba keeps the host's features unless they are cleared: with the name alone AVX-512 stays on.
-            # NumPy, which makes the data, is to do without them too.
-            disabled = [feature for feature in numpy_features() if feature.startswith(unwanted)]
-            variables = {
-                "NUMBA_CPU_NAME": cpu,
-                "NUMBA_CPU_FEATURES": "",
-                "NPY_DISABLE_CPU_FEATURES": " ".join(disabled),
-            }
-            self.children[name] = subprocess.Popen(
-                [sys.executable, "-c", "from fastnet.testing import rungs; rungs.main_of_child()"],
-                env={**os.environ, **variables},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-
-    def stop_children(self) -> None:
-        """End what is still running of them."""
-        for child in self.children.values():
-            if child.poll() is None:
-                child.kill()
-            child.communicate()
-
-
-def digest(arrays: Arrays) -> str:
-    """SHA-256 of names, dtypes, shapes and bits; all NaNs are alike, and so are both byte orders.
-
-    Examples
-    --------
-    >>> digest({"x": np.array([np.nan])}) == digest({"x": -np.array([np.nan])})
-    True
-    """
-    joined = hashlib.sha256()
-    for name, array in arrays.items():
-        bits = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        if array.dtype.kind == "f" and np.isnan(bits).any():
-            bits = np.where(np.isnan(bits), np.array(np.nan, bits.dtype), bits)
-        joined.update(f"{name} {array.dtype.name} {array.shape} ".encode())
-        joined.update(bits.tobytes())
-    return joined.hexdigest()
 
 
 # --- functions ---
@@ -321,17 +189,6 @@ def _more_cases() -> Iterator[tuple[str, Case]]:
             yield f"{name}, seed {seed}", replace(case, seed=100 * seed + case.seed, epochs=10)
 
 
-def first_parting(case: Case, backend: str | Backend, actual: Arrays, desired: Arrays) -> str:
-    """Where a training parts from the exact reference, in lockstep; else what its results tell."""
-    x, y, weight = case.data()
-    comparison = compare(backend, "exact", case.network(), x, y, sample_weight=weight, **case.settings)
-    if not comparison.equal:
-        return str(comparison)
-    if actual.keys() != desired.keys():
-        return f"it leaves {', '.join(actual)} behind, not {', '.join(desired)}"
-    return f"in lockstep it does not part, but at the end {first_difference(actual, desired)}"
-
-
 def _difference(actual: Arrays, desired: Arrays) -> str:
     """Where the results of two trainings differ."""
     return str(first_difference(actual, desired)) if actual.keys() == desired.keys() else "one diverges"
@@ -385,7 +242,7 @@ def _printed(notebook: Notebook) -> list[str]:
     return [notebook.show(figure) for figure in notebook.run_loop(notebook.network(), notebook.epochs)]
 
 
-# --- releases, CPUs, threads ---
+# --- releases, threads ---
 
 
 def check_release(context: Context) -> Findings:
@@ -412,57 +269,6 @@ def release_digests(context: Context) -> dict[str, str]:
 
 def _exact_digest(context: Context, name: str) -> str:
     return digest(context.cases.get(name, NOTEBOOK).train("exact"))
-
-
-def check_cpus(context: Context) -> Findings:
-    """Compiled for AVX2, and for a CPU without FMA, trainings have the same bits, on kernels of their own too."""
-    if context.reason_without_children:
-        return Findings(skipped=context.reason_without_children)
-    if not context.children:
-        context.start_children()
-    findings = Findings(figures={"trainings": 0})
-    desired = {name: digest(arrays) for name, arrays in (context.desired | context.desired_of_small).items()}
-    desired["notebook"] = digest(NOTEBOOK.train(context.backend))
-    for name, child in context.children.items():
-        cpu, needed, unwanted, _ = CPUS[name]
-        context.progress(f"{name} ({cpu})")
-        output, errors = child.communicate(json.dumps(desired))
-        if child.returncode != 0:
-            findings.failures.append(f"{cpu}: the process ended with {child.returncode}: {errors.strip()[-500:]}")
-            continue
-        report = json.loads(output)
-        instructions = set(report["instructions"])
-        findings.figures[cpu] = " ".join(sorted(instructions)) or "SSE"
-        findings.figures["trainings"] = int(findings.figures["trainings"]) + report["trainings"]
-        if not needed <= instructions or instructions & unwanted:
-            findings.failures.append(f"{cpu}: LLVM compiles for {', '.join(sorted(instructions)) or 'neither'}")
-        findings.failures += [f"{cpu}: {failure}" for failure in report["failures"]]
-    return findings
-
-
-def main_of_child() -> None:
-    """Train in a process that compiles for another CPU, and read the digests that are to come of it.
-
-    It prints its instructions, how many trainings there were, and where those part whose digests are others. The exact
-    reference, which takes seconds, is asked here only for these.
-    """
-    small, others = small_cases(), covering_cases() | {"notebook": NOTEBOOK}
-    trained = {name: case.train("numba", specialize=True) for name, case in small.items()}
-    trained |= {name: case.train("numba") for name, case in others.items()}
-    desired = json.load(sys.stdin)
-    failures = []
-    for name, case in (small | others).items():
-        found = digest(trained[name])
-        if found == desired[name]:
-            continue
-        exact = case.train("exact")
-        if found == digest(exact):
-            parted = "exact has the same bits as the kernels, and others on this machine's own CPU"
-        else:
-            parted = first_parting(case, "numba", trained[name], exact)
-        failures.append(f"{name}: {parted}")
-    report = {"instructions": vector_instructions(), "failures": failures, "trainings": len(trained)}
-    sys.stdout.write(json.dumps(report))
 
 
 def check_threads(context: Context) -> Findings:

@@ -15,7 +15,9 @@ from typing import Any
 
 from fastnet.backends import Backend
 from fastnet.testing.machine import describe_machine
-from fastnet.testing.rungs import RUNGS, Context, Figures, Findings, names_of
+from fastnet.testing.other_cpus import start_children, stop_children
+from fastnet.testing.rung_context import Context, Figures, Findings
+from fastnet.testing.rungs import RUNGS, names_of
 
 #: Version of the JSON files; one that reads them knows this one only.
 SCHEMA = 1
@@ -172,13 +174,13 @@ def verify(
     outcomes = []
     try:
         if "cpus" in names:
-            context.start_children()
+            start_children(context)
         for position, name in enumerate(names, 1):
             if progress is not None:
                 context.progress = partial(_tell, progress, f"[{position}/{len(names)}] {name}")
             outcomes.append(_run(name, context))
     finally:
-        context.stop_children()
+        stop_children(context)
     return Report(tuple(outcomes), describe_machine())
 
 
