@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastnet.kernels.jit import SHARES_PARTS, jit, jit_inline
@@ -34,12 +36,30 @@ def test_a_part_is_compiled_once_for_variables_and_constants() -> None:
     assert len(twice.overloads) == 1
 
 
+@pytest.fixture
+def first_compilations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastnet.kernels.compiler._n_compilations", count())
+
+
+@pytest.mark.usefixtures("first_compilations")
+def test_only_the_first_compilations_leave_their_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may compile thousands of kernels, and must not keep what all of them have left."""
+    times, freeze = [], gc.freeze
+    monkeypatch.setattr(gc, "freeze", lambda: (times.append(0), freeze()))
+    kernel = jit(calls_with_a_constant.py_func)
+    for x in (2, 2.0, 2j, np.float32(2.0), np.int32(2), np.int8(2)):
+        assert kernel(x) == 2 * x + 14
+    assert len(times) == 4
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.usefixtures("first_compilations")
 def test_what_a_user_has_frozen_stays_frozen() -> None:
     frozen: list[list[int]] = [[]]
     gc.freeze()
     try:
         assert jit(calls_with_a_constant.py_func)(2.0) == 18.0
-        assert gc.isenabled()
         assert not any(each is frozen for each in gc.get_objects())
     finally:
         gc.unfreeze()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from itertools import count
 from operator import attrgetter
 from typing import Any
 
@@ -152,9 +153,14 @@ class _EntryLowering(_KernelLowering):
     lowering_class = _EntryLower
 
 
+#: After how many compilations of a process garbage may wait, 40 MB of it at most each, for Python's next look at all.
+_MOST_WAITS = 4
+_n_compilations = count()
+
+
 def _age() -> None:
     """Make all objects old, unless some are frozen: to look through those of a compilation takes 0.2 s."""
-    if gc.get_freeze_count() == 0:
+    if next(_n_compilations) < _MOST_WAITS and gc.get_freeze_count() == 0:
         gc.freeze()
         gc.unfreeze()
 
