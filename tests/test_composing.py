@@ -21,6 +21,7 @@ import fastnet
 from fastnet import Network, contract, kernels
 from fastnet.contract import Objective, Samples, Update
 from fastnet.kernels import cache
+from fastnet.kernels.lending import is_lendable
 from fastnet.kernels.network import FEW_ROWS
 from fastnet.reference import exact
 from fastnet.reference import network as reference
@@ -212,6 +213,8 @@ def test_callers_call_the_code_that_is_there() -> None:
     x, out = normal("float64", 5, 2), np.empty((5, 1))
     assert_same_bits(predict(network.layout, network.parameter_buffer, x, out), network.predict(x, backend="exact"))
     (code,) = predict.inspect_llvm().values()
+    if not is_lendable(kernels.forward.py_func, predict.overloads[predict.signatures[0]].library):
+        pytest.skip("callers in this Numba have copies")
     functions = re.findall(r"^(declare|define) .*@\"?_ZN7fastnet", code, re.MULTILINE)
     assert functions == ["declare"]
 

@@ -159,7 +159,10 @@ _n_compilations = count()
 
 
 def _age() -> None:
-    """Make all objects old, unless some are frozen: to look through those of a compilation takes 0.2 s."""
+    """Make all objects old, unless some are frozen: to look through those of a compilation takes 0.2 s.
+
+    Python 3.12 has frozen some from the beginning.
+    """
     if next(_n_compilations) < _MOST_WAITS and gc.get_freeze_count() == 0:
         gc.freeze()
         gc.unfreeze()
