@@ -62,6 +62,17 @@ def test_it_changes_with_the_machine(seconds: float) -> None:
     assert machine.work(1.0)[2] > 0.97
 
 
+def test_what_was_the_fastest_is_soon_tried_again() -> None:
+    """However long it was: a short fit that was disturbed left the next hundred to one thread."""
+    machine = Machine(2, {2: 9e-5, 1: 1e-4})
+    machine.work(1.0)
+    machine.seconds_a_block[2] = 3e-4
+    machine.work(0.1)
+    machine.seconds_a_block[2] = 6e-5
+    machine.work(0.2)
+    assert machine.work(1.0)[2] > 0.95
+
+
 def test_a_disturbed_trial_is_forgotten() -> None:
     pace = Pace(2, guess=1e-4)
     pace.note(2, 1, 1.0)

@@ -9,21 +9,40 @@ To start threads and to end them took 0.3 ms there, as long as two steps of 64-1
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 
 #: Seconds for which a number of threads is tried, and how much longer the fastest is used than the others are tried; a
 #: quarter of that at first.
 _TRIAL_SECONDS = 0.002
 _TIMES_LONGER = 64
-#: Seconds that count in what a block takes of late, and after which what was tried begins to be forgotten.
+#: Seconds that count in what a block takes of late.
 _RECENT_SECONDS = 0.05
-_REMEMBERED_SECONDS = 1.0
 #: What a trial of a number that is not the fastest consists of: as much work with the fastest, a block that does not
 #: count, and what counts.
 (_BEFORE, _COLD, _COUNTED) = range(3)
 _N_STAGES = 3
 #: How much the latest start of threads counts in what it takes.
 _OVERHEAD_WEIGHT = 0.25
+
+
+@dataclass
+class _Choice:
+    """A number of threads: what is known of it."""
+
+    #: What a block takes, as long as it has not been timed infinity; and what it takes to start and to end the threads.
+    seconds_a_block: float = inf
+    overhead: float = 0.0
+    #: Seconds of work from which that is known, those of the latest trial, and of others since it was last used.
+    known_from: float = 0.0
+    trial_seconds: float = 0.0
+    since: float = 0.0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it has been timed."""
+        return self.known_from > 0.0
 
 
 class Pace:
@@ -57,36 +76,40 @@ class Pace:
         self.most = most
         self._guess = guess
         self._is_warm = False
-        #: How far a trial has come, and of which number of threads.
-        self._stage, self._on_trial = _COUNTED, 0
+        #: How far a trial has come, and of which number of threads; what has not counted of it.
+        self._stage, self._on_trial, self._cold_seconds = _COUNTED, 0, 0.0
         #: Trials that have counted, after the first one of each number.
         self._n_trials = 0
-        choices = [most >> halvings for halvings in range(most.bit_length())]
-        self._tried = dict.fromkeys(choices, 0.0)
-        self._overheads = dict.fromkeys(choices, 0.0)
-        self._seconds_a_block: dict[int, float] = {}
+        self._choices = {most >> halvings: _Choice() for halvings in range(most.bit_length())}
 
     def proposal(self, n_blocks: int) -> tuple[int, int]:
         """How many threads to use now, and for how many of the blocks that are to be done."""
-        known, tried = self._seconds_a_block, self._tried
-        best = min(known, key=lambda choice: self._overheads[choice] + n_blocks * known[choice], default=None)
-        seconds = _TRIAL_SECONDS
-        others = [n_threads for n_threads in tried if n_threads != best]
-        n_threads = self._on_trial = min(others, key=tried.__getitem__)
-        if best is not None and tried[n_threads] > 0.0:
-            tried_others = sum(tried[other] for other in others)
-            # The first trials may have been disturbed: the next ones come soon, and each lasts twice as long.
-            longer = _TIMES_LONGER if self._n_trials > len(others) else _TIMES_LONGER // 4
-            if tried[best] < longer * tried_others:
-                n_threads, seconds = best, max(tried.values())
+        choices = self._choices
+        known = [n_threads for n_threads, choice in choices.items() if choice.is_known]
+        best = min(known, key=lambda n: choices[n].overhead + n_blocks * choices[n].seconds_a_block, default=None)
+        others = [n_threads for n_threads in choices if n_threads != best]
+        # What was never timed comes first.
+        n_threads = self._on_trial = min(others, key=self._seconds_until_trial)
+        seconds, left = _TRIAL_SECONDS, self._seconds_until_trial(n_threads)
+        if best is not None and choices[n_threads].is_known:
+            if left > 0.0:
+                n_threads, seconds = best, max(left, _TRIAL_SECONDS)
             else:
                 # The first blocks of a fit, and the first one of cores that have slept, wait for memory.
                 self._stage = (self._stage + 1) % _N_STAGES
                 if self._stage == _COLD:
                     return n_threads, 1
                 n_threads = best if self._stage == _BEFORE else n_threads
-        estimate = known.get(n_threads, self._guess if best is None else known[best])
+        choice = choices[n_threads if choices[n_threads].is_known or best is None else best]
+        estimate = choice.seconds_a_block if choice.is_known else self._guess
         return n_threads, max(1, min(n_blocks, int(seconds / estimate)))
+
+    def _seconds_until_trial(self, n_threads: int) -> float:
+        """For how much longer other numbers are to be used before this one is tried again."""
+        choice, n_others = self._choices[n_threads], len(self._choices) - 1
+        # The first trials may have been disturbed: the next ones come soon.
+        longer = _TIMES_LONGER if self._n_trials > n_others else _TIMES_LONGER // 4
+        return n_others * longer * choice.trial_seconds - choice.since if choice.is_known else -inf
 
     def note(self, n_threads: int, n_blocks: int, seconds: float, overhead: float = 0.0) -> None:
         """Say what so many blocks have taken; other numbers of threads than the proposed ones do not count.
@@ -100,26 +123,31 @@ class Pace:
         overhead : float
             The part of it that does not grow with the blocks: until all threads were at work, and to end them.
         """
-        if not self._is_warm or n_threads not in self._tried:
+        if not self._is_warm or n_threads not in self._choices:
             self._is_warm = True
             return
-        is_trial = n_threads == self._on_trial
+        choice, is_trial = self._choices[n_threads], n_threads == self._on_trial
         if is_trial and self._stage == _COLD:
+            self._cold_seconds = seconds
             return
         # A clock may stand still.
         seconds = max(seconds, 1e-9)
         latest = max(seconds - overhead, 1e-9) / n_blocks
-        before = self._seconds_a_block.get(n_threads, latest)
-        self._n_trials += is_trial and n_threads in self._seconds_a_block
-        # What an earlier trial took says nothing any more: a disturbed one kept two threads from ten fits of 0.1 s.
-        weight = 1.0 if is_trial else seconds / (seconds + min(self._tried[n_threads], _RECENT_SECONDS))
-        self._seconds_a_block[n_threads] = before + weight * (latest - before)
-        weight = _OVERHEAD_WEIGHT if self._tried[n_threads] > 0.0 else 1.0
-        self._overheads[n_threads] += weight * (overhead - self._overheads[n_threads])
-        self._tried[n_threads] += seconds
-        if sum(self._tried.values()) > _REMEMBERED_SECONDS:
-            for choice in self._tried:
-                self._tried[choice] /= 2
+        if is_trial:
+            self._n_trials += choice.is_known
+            choice.trial_seconds = self._cold_seconds + seconds
+            self._cold_seconds = 0.0
+        choice.overhead += (_OVERHEAD_WEIGHT if choice.is_known else 1.0) * (overhead - choice.overhead)
+        if is_trial or not choice.is_known:
+            # What an earlier trial took says nothing any more: a disturbed one kept two threads from ten fits of 0.1 s.
+            choice.seconds_a_block, choice.known_from = latest, seconds
+        else:
+            weight = seconds / (seconds + min(choice.known_from, _RECENT_SECONDS))
+            choice.seconds_a_block += weight * (latest - choice.seconds_a_block)
+            choice.known_from += seconds
+        for other in self._choices.values():
+            other.since += seconds
+        choice.since = 0.0
 
 
 @lru_cache(maxsize=256)
