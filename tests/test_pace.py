@@ -62,6 +62,14 @@ def test_it_changes_with_the_machine(seconds: float) -> None:
     assert machine.work(1.0)[2] > 0.97
 
 
+def test_one_disturbed_fit_changes_nothing() -> None:
+    """With a mean of what a block takes it left the next ones to one thread."""
+    machine = Machine(2, {2: 1e-4, 1: 1.5e-4})
+    machine.work(0.1)
+    machine.pace.note(2, 90, 90 * 4e-4)
+    assert machine.work(0.05)[2] > 0.9
+
+
 def test_what_was_the_fastest_is_soon_tried_again() -> None:
     """However long it was: a short fit that was disturbed left the next hundred to one thread."""
     machine = Machine(2, {2: 9e-5, 1: 1e-4})

@@ -8,8 +8,8 @@ To start threads and to end them took 0.3 ms there, as long as two steps of 64-1
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 
@@ -17,32 +17,33 @@ from math import inf
 #: quarter of that at first.
 _TRIAL_SECONDS = 0.002
 _TIMES_LONGER = 64
-#: Seconds that count in what a block takes of late.
-_RECENT_SECONDS = 0.05
+#: How many times of late the best counts of: what disturbs makes slow, and never fast. Who has been thought too fast is
+#: used, and so known better soon.
+_OF_LATE = 3
 #: What a trial of a number that is not the fastest consists of: as much work with the fastest, a block that does not
 #: count, and what counts.
 (_BEFORE, _COLD, _COUNTED) = range(3)
 _N_STAGES = 3
-#: How much the latest start of threads counts in what it takes.
-_OVERHEAD_WEIGHT = 0.25
 
 
-@dataclass
 class _Choice:
     """A number of threads: what is known of it."""
 
-    #: What a block takes, as long as it has not been timed infinity; and what it takes to start and to end the threads.
-    seconds_a_block: float = inf
-    overhead: float = 0.0
-    #: Seconds of work from which that is known, those of the latest trial, and of others since it was last used.
-    known_from: float = 0.0
-    trial_seconds: float = 0.0
-    since: float = 0.0
+    def __init__(self) -> None:
+        #: Seconds that a block took, and that it took to start and to end the threads, of late.
+        self.blocks: deque[float] = deque(maxlen=_OF_LATE)
+        self.overheads: deque[float] = deque(maxlen=_OF_LATE)
+        #: Seconds of the latest trial, and of others since this number was last used.
+        self.trial_seconds = self.since = 0.0
 
     @property
-    def is_known(self) -> bool:
-        """Whether it has been timed."""
-        return self.known_from > 0.0
+    def seconds_a_block(self) -> float:
+        """What a block takes; infinity as long as none has been timed."""
+        return min(self.blocks, default=inf)
+
+    def seconds(self, n_blocks: int) -> float:
+        """What so many blocks take."""
+        return min(self.overheads) + n_blocks * self.seconds_a_block
 
 
 class Pace:
@@ -85,13 +86,13 @@ class Pace:
     def proposal(self, n_blocks: int) -> tuple[int, int]:
         """How many threads to use now, and for how many of the blocks that are to be done."""
         choices = self._choices
-        known = [n_threads for n_threads, choice in choices.items() if choice.is_known]
-        best = min(known, key=lambda n: choices[n].overhead + n_blocks * choices[n].seconds_a_block, default=None)
+        known = [n_threads for n_threads, choice in choices.items() if choice.blocks]
+        best = min(known, key=lambda n_threads: choices[n_threads].seconds(n_blocks), default=None)
         others = [n_threads for n_threads in choices if n_threads != best]
         # What was never timed comes first.
         n_threads = self._on_trial = min(others, key=self._seconds_until_trial)
         seconds, left = _TRIAL_SECONDS, self._seconds_until_trial(n_threads)
-        if best is not None and choices[n_threads].is_known:
+        if best is not None and choices[n_threads].blocks:
             if left > 0.0:
                 n_threads, seconds = best, max(left, _TRIAL_SECONDS)
             else:
@@ -100,8 +101,9 @@ class Pace:
                 if self._stage == _COLD:
                     return n_threads, 1
                 n_threads = best if self._stage == _BEFORE else n_threads
-        choice = choices[n_threads if choices[n_threads].is_known or best is None else best]
-        estimate = choice.seconds_a_block if choice.is_known else self._guess
+        estimate = self._guess
+        if best is not None:
+            estimate = choices[n_threads if choices[n_threads].blocks else best].seconds_a_block
         return n_threads, max(1, min(n_blocks, int(seconds / estimate)))
 
     def _seconds_until_trial(self, n_threads: int) -> float:
@@ -109,7 +111,7 @@ class Pace:
         choice, n_others = self._choices[n_threads], len(self._choices) - 1
         # The first trials may have been disturbed: the next ones come soon.
         longer = _TIMES_LONGER if self._n_trials > n_others else _TIMES_LONGER // 4
-        return n_others * longer * choice.trial_seconds - choice.since if choice.is_known else -inf
+        return n_others * longer * choice.trial_seconds - choice.since if choice.blocks else -inf
 
     def note(self, n_threads: int, n_blocks: int, seconds: float, overhead: float = 0.0) -> None:
         """Say what so many blocks have taken; other numbers of threads than the proposed ones do not count.
@@ -132,19 +134,12 @@ class Pace:
             return
         # A clock may stand still.
         seconds = max(seconds, 1e-9)
-        latest = max(seconds - overhead, 1e-9) / n_blocks
         if is_trial:
-            self._n_trials += choice.is_known
+            self._n_trials += bool(choice.blocks)
             choice.trial_seconds = self._cold_seconds + seconds
             self._cold_seconds = 0.0
-        choice.overhead += (_OVERHEAD_WEIGHT if choice.is_known else 1.0) * (overhead - choice.overhead)
-        if is_trial or not choice.is_known:
-            # What an earlier trial took says nothing any more: a disturbed one kept two threads from ten fits of 0.1 s.
-            choice.seconds_a_block, choice.known_from = latest, seconds
-        else:
-            weight = seconds / (seconds + min(choice.known_from, _RECENT_SECONDS))
-            choice.seconds_a_block += weight * (latest - choice.seconds_a_block)
-            choice.known_from += seconds
+        choice.blocks.append(max(seconds - overhead, 1e-9) / n_blocks)
+        choice.overheads.append(overhead)
         for other in self._choices.values():
             other.since += seconds
         choice.since = 0.0
