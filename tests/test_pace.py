@@ -62,6 +62,17 @@ def test_it_changes_with_the_machine(seconds: float) -> None:
     assert machine.work(1.0)[2] > 0.97
 
 
+def test_a_trial_that_stood_still_does_not_put_off_the_next_one() -> None:
+    """As where the machine was suspended: by what it took the next one would come after a minute."""
+    machine = Machine(2, {2: 2e-4, 1: 1e-4})
+    machine.work(1.0)
+    machine.seconds_a_block[2] = 0.1
+    assert machine.work(0.6, 400)[2] > 0.5
+    machine.seconds_a_block[2] = 5e-5
+    machine.work(0.5, 400)
+    assert machine.work(1.0)[2] > 0.95
+
+
 def test_one_disturbed_fit_changes_nothing() -> None:
     """With a mean of what a block takes it left the next ones to one thread."""
     machine = Machine(2, {2: 1e-4, 1: 1.5e-4})
@@ -77,7 +88,7 @@ def test_what_was_the_fastest_is_soon_tried_again() -> None:
     machine.seconds_a_block[2] = 3e-4
     machine.work(0.1)
     machine.seconds_a_block[2] = 6e-5
-    machine.work(0.2)
+    machine.work(0.2, 400)
     assert machine.work(1.0)[2] > 0.95
 
 

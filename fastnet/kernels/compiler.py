@@ -64,6 +64,11 @@ _LEFT_OUT = {
 }
 
 
+#: After how many compilations of a process garbage may wait, 40 MB of it at most each, for Python's next look at all.
+_MOST_THAT_LEAVE_GARBAGE = 4
+_n_compilations = count()
+
+
 class _Part(JITCodeLibrary):
     """Code that is linked into other code, and never optimised or run by itself."""
 
@@ -153,17 +158,12 @@ class _EntryLowering(_KernelLowering):
     lowering_class = _EntryLower
 
 
-#: After how many compilations of a process garbage may wait, 40 MB of it at most each, for Python's next look at all.
-_MOST_WAITS = 4
-_n_compilations = count()
-
-
 def _age() -> None:
     """Make all objects old, unless some are frozen: to look through those of a compilation takes 0.2 s.
 
     Python 3.12 has frozen some from the beginning.
     """
-    if next(_n_compilations) < _MOST_WAITS and gc.get_freeze_count() == 0:
+    if next(_n_compilations) < _MOST_THAT_LEAVE_GARBAGE and gc.get_freeze_count() == 0:
         gc.freeze()
         gc.unfreeze()
 

@@ -33,13 +33,13 @@ class _Choice:
         #: Seconds that a block took, and that it took to start and to end the threads, of late.
         self.blocks: deque[float] = deque(maxlen=_OF_LATE)
         self.overheads: deque[float] = deque(maxlen=_OF_LATE)
-        #: Seconds of the latest trial, and of others since this number was last used.
+        #: What a trial takes that nothing disturbs, and seconds of others since this number was last used.
         self.trial_seconds = self.since = 0.0
 
     @property
     def seconds_a_block(self) -> float:
-        """What a block takes; infinity as long as none has been timed."""
-        return min(self.blocks, default=inf)
+        """What a block takes."""
+        return min(self.blocks)
 
     def seconds(self, n_blocks: int) -> float:
         """What so many blocks take."""
@@ -77,8 +77,8 @@ class Pace:
         self.most = most
         self._guess = guess
         self._is_warm = False
-        #: How far a trial has come, and of which number of threads; what has not counted of it.
-        self._stage, self._on_trial, self._cold_seconds = _COUNTED, 0, 0.0
+        #: How far a trial has come, and of which number of threads.
+        self._stage, self._on_trial = _COUNTED, 0
         #: Trials that have counted, after the first one of each number.
         self._n_trials = 0
         self._choices = {most >> halvings: _Choice() for halvings in range(most.bit_length())}
@@ -92,7 +92,7 @@ class Pace:
         # What was never timed comes first.
         n_threads = self._on_trial = min(others, key=self._seconds_until_trial)
         seconds, left = _TRIAL_SECONDS, self._seconds_until_trial(n_threads)
-        if best is not None and choices[n_threads].blocks:
+        if best is not None and n_threads in known:
             if left > 0.0:
                 n_threads, seconds = best, max(left, _TRIAL_SECONDS)
             else:
@@ -101,9 +101,8 @@ class Pace:
                 if self._stage == _COLD:
                     return n_threads, 1
                 n_threads = best if self._stage == _BEFORE else n_threads
-        estimate = self._guess
-        if best is not None:
-            estimate = choices[n_threads if choices[n_threads].blocks else best].seconds_a_block
+        like = n_threads if n_threads in known else best
+        estimate = self._guess if like is None else choices[like].seconds_a_block
         return n_threads, max(1, min(n_blocks, int(seconds / estimate)))
 
     def _seconds_until_trial(self, n_threads: int) -> float:
@@ -130,16 +129,15 @@ class Pace:
             return
         choice, is_trial = self._choices[n_threads], n_threads == self._on_trial
         if is_trial and self._stage == _COLD:
-            self._cold_seconds = seconds
             return
         # A clock may stand still.
         seconds = max(seconds, 1e-9)
-        if is_trial:
-            self._n_trials += bool(choice.blocks)
-            choice.trial_seconds = self._cold_seconds + seconds
-            self._cold_seconds = 0.0
+        self._n_trials += is_trial and bool(choice.blocks)
         choice.blocks.append(max(seconds - overhead, 1e-9) / n_blocks)
         choice.overheads.append(overhead)
+        if is_trial:
+            # With the block that has not counted.
+            choice.trial_seconds = choice.seconds(n_blocks + 1)
         for other in self._choices.values():
             other.since += seconds
         choice.since = 0.0
