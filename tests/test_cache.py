@@ -303,6 +303,22 @@ def test_a_folder_has_a_bounded_number_of_files(tmp_path: Path, monkeypatch: pyt
     assert sorted(path.name for path in path.parent.iterdir()) == ["2.kernel", "3.kernel", "4.kernel"]
 
 
+def test_a_file_that_vanishes_hides_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that another process has written is renamed between the look at the folder and the look at the file."""
+    folder = make_folder(tmp_path, 0, 0)
+    (folder / "0.tmp").write_bytes(b"")
+    stat = Path.stat
+
+    def vanishing(path: Path, **how: Any) -> os.stat_result:
+        if path.suffix == ".tmp":
+            raise FileNotFoundError(path)
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", vanishing)
+    assert files.files(folder) == [(folder / "a.kernel", 10)]
+    assert files.files(tmp_path / "missing") == []
+
+
 def test_a_folder_that_cannot_be_removed_stays(tmp_path: Path) -> None:
     kept, old = (make_folder(tmp_path, number, 100) for number in range(2))
     (old / "folder").mkdir()

@@ -15,6 +15,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,19 +84,24 @@ def entries(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def folders(root: Path) -> list[Path]:
     """The folders of all digests, last used first."""
-    try:
-        found = [(path.stat().st_mtime, path) for path in root.iterdir() if _FOLDER.fullmatch(path.name)]
-    except OSError:
-        return []
+    found = [(stat.st_mtime, path) for path, stat in _content(root) if _FOLDER.fullmatch(path.name)]
     return [path for _, path in sorted(found, reverse=True)]
 
 
 def files(folder: Path) -> list[tuple[Path, int]]:
     """The files of a folder and their sizes."""
+    return [(path, stat.st_size) for path, stat in _content(folder)]
+
+
+def _content(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """What a folder holds, but for what other processes rename or remove meanwhile."""
     try:
-        return [(Path(entry), entry.stat().st_size) for entry in os.scandir(folder)]
+        paths = list(folder.iterdir())
     except OSError:
-        return []
+        return
+    for path in paths:
+        with suppress(OSError):
+            yield path, path.stat()
 
 
 def remove_unused(root: Path, kept: Path) -> None:
@@ -120,15 +126,11 @@ def remove_unused(root: Path, kept: Path) -> None:
 
 def _remove_oldest(folder: Path) -> None:
     """Keep `_MOST_FILES` files."""
-    found = [path for path, _ in files(folder)]
-    if len(found) <= _MOST_FILES:
-        return
-    try:
-        for path in sorted(found, key=lambda path: path.stat().st_mtime)[:-_MOST_FILES]:
-            path.unlink(missing_ok=True)
-    except OSError:
-        # Another process removes them, too.
-        return
+    found = sorted((stat.st_mtime, path) for path, stat in _content(folder))
+    for _, path in found[:-_MOST_FILES]:
+        # Another process may remove it, too.
+        with suppress(OSError):
+            path.unlink()
 
 
 def read(path: Path, key: dict[str, str]) -> tuple[dict[str, Any], bytes] | None:
