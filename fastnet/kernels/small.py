@@ -83,9 +83,21 @@ class _Scope:
 
     def load(self, pointer: ir.Value, count: int) -> Lanes:
         """The vector of so many elements that lies anywhere."""
-        kind = ir.VectorType(self.plan.element, count)
-        address = self.builder.bitcast(pointer, kind.as_pointer())
-        return Lanes(self.builder, self.builder.load(address, align=self.plan.bits // 8))
+        return Lanes(self.builder, self.builder.load(self._vector_at(pointer, count), align=self.plan.bits // 8))
+
+    def sample(self, pointer: ir.Value, count: int | None = None) -> ir.Value:
+        """The number, or the vector of so many, at a place in the samples, which nothing changes during a call.
+
+        So LLVM may load it once for all epochs. Loaded and put on the stack again in each one, samples of a 3-4-1
+        network took 413 us instead of 312 where they and the stack lay at one distance from a multiple of 4096.
+        """
+        address = pointer if count is None else self._vector_at(pointer, count)
+        loaded = self.builder.load(address, align=self.plan.bits // 8)
+        loaded.set_metadata("invariant.load", self.builder.module.add_metadata([]))
+        return loaded
+
+    def _vector_at(self, pointer: ir.Value, count: int) -> ir.Value:
+        return self.builder.bitcast(pointer, ir.VectorType(self.plan.element, count).as_pointer())
 
     def store(self, pointer: ir.Value, value: Lanes) -> None:
         """Store a vector anywhere."""
@@ -170,14 +182,14 @@ class _Scope:
         for row in range(n_rows):
             sample = ir.Constant(INTP, row) if plan.is_whole else self.builder.add(first, ir.Constant(INTP, row))
             if plan.ordered:
-                sample = self.builder.load(self.moved(samples.order, sample))
+                sample = self.sample(self.moved(samples.order, sample))
             x_row = self.moved(samples.x, self.builder.mul(sample, ir.Constant(INTP, n_inputs)))
             for column in range(n_inputs):
-                x.elements[row * n_inputs + column] = (self.builder.load(self.moved(x_row, column)), None)
+                x.elements[row * n_inputs + column] = (self.sample(self.moved(x_row, column)), None)
             y_row = self.moved(samples.y, self.builder.mul(sample, ir.Constant(INTP, stride)))
-            y.store(row * stride, self.load(y_row, plan.parts["sums"][0][1]))
+            y.store(row * stride, Lanes(self.builder, self.sample(y_row, plan.parts["sums"][0][1])))
             if plan.weighted:
-                weight.elements[row] = (self.builder.load(self.moved(samples.weight, sample)), None)
+                weight.elements[row] = (self.sample(self.moved(samples.weight, sample)), None)
         return losses.SampleRows(x, y, weight if plan.weighted else _Ones(), _Here(), n_rows, n_inputs, plan.ordered)
 
     def interleave(self) -> None:
@@ -318,8 +330,8 @@ def _add_weights(typing_context, net, samples, first_row, n_rows, total):
         with cgutils.for_range(builder, n_rows) as loop:
             row = builder.add(first, loop.index)
             if plan.ordered:
-                row = builder.load(scope.moved(pointers.order, row))
-            weight = builder.load(scope.moved(pointers.weight, row))
+                row = scope.sample(scope.moved(pointers.order, row))
+            weight = scope.sample(scope.moved(pointers.weight, row))
             weight = builder.fpext(weight, total.type) if plan.bits == 32 else weight
             builder.store(builder.fadd(builder.load(sum_of_rows), weight), sum_of_rows)
         return builder.load(sum_of_rows)
