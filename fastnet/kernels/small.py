@@ -372,8 +372,10 @@ def _second_region(
             parameters, gradient, slots = (scope.part(name) for name in ("parameters", "gradient", "slots"))
             settings = _Settings(scope, numbers.settings)
             here = optimizers.State(plan.optimizer, settings, slots, plan.n_slots, None, plan.size)
+            # Each step of a whole batch is followed by a look for parameters that are not finite.
+            no_penalty = None if plan.is_whole else 0.0
             for column in (WEIGHTS, BIAS):
-                l2 = Lanes(builder, aim.l2) if plan.penalised and column == WEIGHTS else 0.0
+                l2 = Lanes(builder, aim.l2) if plan.penalised and column == WEIGHTS else no_penalty
                 for places, _ in plan.vectors(column):
                     factor = scale if plan.mean else 1.0
                     traced(optimizers.step_span)(

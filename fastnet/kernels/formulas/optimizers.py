@@ -6,9 +6,12 @@ from fastnet.kernels.formulas.arithmetic import flush
 from fastnet.kernels.simd import Lanes, fma, results, select, sqrt
 
 
-def penalised(w: Lanes, g: Lanes, l2: Lanes, scale: Lanes) -> Lanes:
-    """The gradient that reaches the optimizer."""
-    return fma(w, l2, g) * scale
+def penalised(w: Lanes, g: Lanes, l2: Lanes | None, scale: Lanes) -> Lanes:
+    """The gradient that reaches the optimizer; without l2 that for l2 = 0, but for the sign of a zero.
+
+    No step shows that sign, as long as w is finite: states are flushed, and a parameter plus either zero is itself.
+    """
+    return (g if l2 is None else fma(w, l2, g)) * scale
 
 
 def sgd(w: Lanes, g: Lanes, minus_rate: Lanes) -> Lanes:
