@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastnet import coefficients, contract
-from fastnet.kernels.simd import Lanes, absolute, copysign, fma, select
+from fastnet.kernels.simd import Lanes, absolute, copysign, fma, select, zero_below
 
 
 def format_of(x: Lanes) -> contract.Format:
@@ -46,7 +46,7 @@ def at_most(high: float, x: Lanes) -> Lanes:
 
 def flush(x: Lanes) -> Lanes:
     """x, or +0 where its magnitude is below the format's threshold."""
-    return select(absolute(x) < format_of(x).flush_below, 0.0, x)
+    return zero_below(x, format_of(x).flush_below)
 
 
 def _reduce(x: Lanes, sign: float = 1.0) -> tuple[Lanes, Lanes]:
