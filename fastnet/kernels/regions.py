@@ -25,7 +25,7 @@ def _square_added(w: Lanes, total: Lanes) -> Lanes:
 
 
 @staged
-def _poisoned(total: Lanes, w: Lanes) -> Lanes:
+def poisoned(total: Lanes, w: Lanes) -> Lanes:
     """The total, a zero, made NaN where w is not finite."""
     return fma(w, 0.0, total)
 
@@ -199,7 +199,7 @@ def is_finite(data, size):
     """Whether the numbers of so many elements, which are whole vectors, are finite."""
     total = splat(data, 0.0)
     for index in range(0, size, lanes_of(data)):
-        total = _poisoned(total, load(data, index))
+        total = poisoned(total, load(data, index))
     return all_zero(total)
 
 

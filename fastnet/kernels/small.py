@@ -8,6 +8,8 @@ stack slot, of which LLVM makes registers, because nothing else points into it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import and_
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -25,7 +27,7 @@ from fastnet.kernels.plans import PlanType, SlotType, TracedPlan
 from fastnet.kernels.products import View
 from fastnet.kernels.simd import INTP, Lanes
 from fastnet.kernels.team import Part, alone
-from fastnet.kernels.tracing import Places, Registers, Trace, interleave, traced
+from fastnet.kernels.tracing import Places, Registers, Trace, all_zero, interleave, traced
 from fastnet.runtime.plans import Plan
 
 
@@ -136,6 +138,15 @@ class _Scope:
         for places, _, _ in self._vectors(name):
             for position in places:
                 self.store(self.moved(array, position), registers.load(position))
+
+    def is_finite(self, name: str) -> Lanes:
+        """`regions.is_finite` for a part of the slot, whose vectors are taken as they lie."""
+        totals: dict[ir.Type, Lanes] = {}
+        for places, width, address in self._vectors(name):
+            vector = self.load(address, width * len(places))
+            kind = vector.value.type
+            totals[kind] = regions.poisoned.formula(totals.get(kind, Lanes(self.builder, vector.constant(0.0))), vector)
+        return reduce(and_, map(all_zero, totals.values()))
 
     def _vectors(self, part: str) -> Iterator[tuple[Places, int, ir.Value]]:
         """The vectors of a part: positions, elements of each, and the address in the slot."""
@@ -398,7 +409,7 @@ def _is_finite(typing_context, slot, size):
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         scope = _Scope(builder, slot.plan, values[0])
-        return traced(regions.is_finite)(scope.part("parameters"), slot.plan.size).value
+        return scope.is_finite("parameters").value
 
     return types.boolean(slot, types.intp), codegen
 
