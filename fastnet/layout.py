@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from fastnet import contract
 from fastnet.validation import check_array, check_boolean, check_choice, check_dtype, check_integer
 
+#: NumPy looks a dtype up where it is given a type.
+_BYTE = np.dtype(np.uint8)
 _HIDDEN_ACTIVATIONS = tuple(name for name in contract.ACTIVATIONS if name not in contract.OUTPUT_ONLY)
 
 
@@ -45,7 +47,7 @@ def aligned_zeros(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
     0
     """
     n_bytes = (shape if isinstance(shape, int) else prod(shape)) * dtype.itemsize
-    memory = np.zeros(n_bytes + contract.VECTOR_BYTES, np.uint8)
+    memory = np.zeros(n_bytes + contract.VECTOR_BYTES, _BYTE)
     # What NumPy itself says of the address takes twice as long as all of this.
     start = -addressof(c_char.from_buffer(memory)) % contract.VECTOR_BYTES  # type: ignore[arg-type]
     return np.ndarray(shape, dtype, memory, start)

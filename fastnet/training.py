@@ -117,7 +117,7 @@ def fit(
     if report_every is not None:
         report_every = check_integer("report_every", report_every, 1)
     threads = check_threads(threads)
-    if isinstance(specialize, bool | np.bool_):
+    if isinstance(specialize, (bool, np.bool_)):
         specialize = bool(specialize)
     else:
         check_choice("specialize", specialize, ("auto",), "True or False")
