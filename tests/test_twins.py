@@ -66,6 +66,7 @@ HELPERS = {
         "layout_size": "bounds the buffers that functions on arrays take",
     },
     "fastnet.kernels.activations": {
+        "needs_inputs": "whether a layer's inputs may be replaced by its outputs",
         "forward_rows": "on pointers: a layer's outputs, for the training loop",
         "backward_rows": "on pointers: a layer's deltas, for the training loop",
         "softmax_backward_row": "on pointers: for the training loop and for backward",

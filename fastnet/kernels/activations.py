@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnet.contract import SOFTMAX
+from fastnet.contract import GELU, SILU, SOFTMAX, SOFTPLUS
 from fastnet.kernels.formulas import activations, arithmetic
 from fastnet.kernels.jit import jit, jit_inline, jit_part, jit_shared
 from fastnet.kernels.memory import join_rows, lanes_of, load, moved, pointer, splat, split_rows, stack_memory, store
@@ -65,8 +65,14 @@ def _from_zero(x: Lanes) -> Lanes:
 
 
 @jit_inline
+def needs_inputs(activation):
+    """Whether `backward_rows` looks at the inputs of an activation, and not only at its outputs."""
+    return activation in (GELU, SILU, SOFTPLUS)
+
+
+@jit_inline
 def forward_rows(activation, buffer, z, a, n_rows, n_units, stride):
-    """Write activation(z) to a, both positions in ``buffer`` of rows ``stride`` apart."""
+    """Write activation(z) to a, positions in ``buffer`` of rows ``stride`` apart; but for softmax they may be one."""
     if activation == SOFTMAX:
         _softmax_rows(buffer, z, a, n_rows, n_units, stride)
         return

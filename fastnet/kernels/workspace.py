@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 
 from fastnet.contract import ACTIVATION, N_INPUTS, N_OUTPUTS, STRIDE, VECTOR_BYTES
 from fastnet.kernels import losses
+from fastnet.kernels.activations import needs_inputs
 from fastnet.kernels.jit import jit_inline
 from fastnet.kernels.memory import aligned, at, integers, lanes_of, most, moved
 from fastnet.kernels.products import buffer_size, entry, padded, scratch_size
 
 #: Columns of a plan, which says where a block's planes begin in the workspace, with one row for each
-#: layer: the inputs of its activation, its outputs, its deltas.
+#: layer: the inputs of its activation, its outputs, its deltas. Those of a hidden activation whose derivative comes
+#: from its outputs alone are replaced by these, so that less has to stay in caches.
 (Z_PLANE, A_PLANE, DELTA_PLANE) = range(3)
 PLAN_COLUMNS = 3
 #: Memory up to which two threads have planes, rows and parameters of their own: copies gain where a core's caches hold
@@ -72,16 +74,28 @@ def place(net, layer, plane):
 
 
 @jit_inline
+def _n_planes(layout, n_layers, layer):
+    """How many planes of a layer there are."""
+    is_replaced = layer < n_layers - 1 and not needs_inputs(entry(layout, layer, ACTIVATION))
+    return PLAN_COLUMNS - 1 if is_replaced else PLAN_COLUMNS
+
+
+@jit_inline
+def _plane_size(layout, layer, data, n_rows):
+    """Rows that share a vector are computed in groups, of which the last may not be full."""
+    return padded(data, n_rows) * entry(layout, layer, STRIDE)
+
+
+@jit_inline
 def parts_of(layout, n_layers, data, n_rows, n_gathered, n_natural, n_threads):
     """The parts of the workspace for blocks of ``n_rows``."""
     n_planes, most_terms, n_squares = 0, n_rows, 0
     for layer in range(n_layers):
         stride = entry(layout, layer, STRIDE)
-        # Rows that share a vector are computed in groups, of which the last may not be full.
-        n_planes += PLAN_COLUMNS * padded(data, n_rows) * stride
+        n_planes += _n_planes(layout, n_layers, layer) * _plane_size(layout, layer, data, n_rows)
         most_terms = most(most_terms, most(entry(layout, layer, N_INPUTS), stride))
         n_squares += stride
-    squares = n_planes + 2 * padded(data, n_rows) * entry(layout, n_layers - 1, STRIDE)
+    squares = n_planes + 2 * _plane_size(layout, n_layers - 1, data, n_rows)
     gathered = squares + n_squares
     own = gathered + padded(data, n_gathered)
     n_own = padded(data, scratch_size(data, most_terms, most_terms)) + 2 * lanes_of(data)
@@ -100,8 +114,7 @@ def parts_of(layout, n_layers, data, n_rows, n_gathered, n_natural, n_threads):
 def make_net(layout, n_layers, parameters, parts, n_rows, memory, team):
     """The network with its memory; `fill` has to be called once."""
     workspace = aligned(memory)
-    last = n_layers - 1
-    n_plane = padded(parameters, n_rows) * entry(layout, last, STRIDE)
+    n_plane = _plane_size(layout, n_layers - 1, parameters, n_rows)
     plan = integers(moved(workspace, parts.integers))
     own = moved(workspace, parts.own + team.thread * parts.n_own)
     exchanges = team.n_threads == 2 and parts.n_copies > 0
@@ -132,12 +145,17 @@ def make_net(layout, n_layers, parameters, parts, n_rows, memory, team):
 @jit_inline
 def fill(net, n_rows, n_natural):
     """Write the plan and the natural order."""
-    position, end = 0, 0
+    first, end = 0, 0
     for layer in range(net.n_layers):
-        for _ in range(PLAN_COLUMNS):
-            net.plan[position] = end
-            position += 1
-            end += padded(net.parameters, n_rows) * entry(net.layout, layer, STRIDE)
+        size, n_planes = (
+            _plane_size(net.layout, layer, net.parameters, n_rows),
+            _n_planes(net.layout, net.n_layers, layer),
+        )
+        net.plan[first + Z_PLANE] = end
+        net.plan[first + A_PLANE] = end + (n_planes - 2) * size
+        net.plan[first + DELTA_PLANE] = end + (n_planes - 1) * size
+        first += PLAN_COLUMNS
+        end += n_planes * size
     for row in range(n_natural):
         net.natural[row] = row
 
