@@ -246,12 +246,16 @@ def _forward_blocks(layout, n_layers, parameters, x, out, block_rows, widest, me
     for first in range(0, n_samples, block_rows):
         n_rows = least(block_rows, n_samples - first)
         source = view(values, first * n_inputs, n_inputs, 1)
+        z, a = 0, plane
         for layer in range(n_layers):
-            layer_forward(layout, layer, parameters, source, memory, 0, plane, n_rows, scratch)
-            source = view(memory, plane, entry(layout, layer, STRIDE), 1)
+            # In place, but for the last layer's: softmax leaves its logarithm where its inputs were.
+            a = z if layer < last else plane - z
+            layer_forward(layout, layer, parameters, source, memory, z, a, n_rows, scratch)
+            source = view(memory, a, entry(layout, layer, STRIDE), 1)
+            z = plane - z
         for row in range(n_rows):
             for unit in range(entry(layout, last, N_OUTPUTS)):
-                out[first + row, unit] = memory[plane + row * stride + unit]
+                out[first + row, unit] = memory[a + row * stride + unit]
 
 
 @jit
