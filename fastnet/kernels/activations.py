@@ -20,11 +20,6 @@ from fastnet.kernels.spans import spanned
 __all__ = ["backward", "forward", "log_softmax"]
 
 
-def _flushed_backward(activation: int, error: Lanes, z: Lanes, a: Lanes) -> Lanes:
-    """The derivative by z, flushed."""
-    return arithmetic.flush(activations.backward(activation, error, z, a))
-
-
 #: Vectors in the widest rows of which softmax is computed with a row in each lane.
 SQUARES = 4
 #: Elements of two rows of so many squares of 16 x 16.
@@ -32,7 +27,7 @@ _SQUARE_ELEMENTS = 2 * SQUARES * 256
 
 _backward = staged(activations.backward)
 _forward_span = spanned(activations.forward, range(SOFTMAX))
-_backward_span = spanned(_flushed_backward, range(SOFTMAX))
+_backward_span = spanned(activations.flushed_backward, range(SOFTMAX))
 _exp = staged(arithmetic.exp)
 _log = staged(arithmetic.log)
 

@@ -16,8 +16,9 @@ from fastnet.contract import BIAS, BLOCK_ROWS, LAYOUT_COLUMNS, N_INPUTS, STRIDE,
 from fastnet.kernels.jit import jit_inline, jit_part
 from fastnet.kernels.memory import at, lanes_of, least, load, most, moved, pointer, splat, store
 from fastnet.kernels.packing import pack_panel, pack_panel_of_columns, pack_strips
-from fastnet.kernels.simd import Lanes, fma, plus, staged
+from fastnet.kernels.simd import INTP, Lanes, fma, plus, staged
 from fastnet.kernels.tiles import (
+    AS_SUMMED,
     last_rows_product,
     packs_strips,
     panel_product,
@@ -61,6 +62,9 @@ class Target(NamedTuple):
     first: int
     row: int
     add: bool
+    #: What becomes of them first (`fastnet.kernels.tiles`), and where in ``data`` the relu's outputs begin that decide.
+    finish: int = AS_SUMMED
+    outputs: int = 0
 
 
 @intrinsic
@@ -76,13 +80,30 @@ def view(typing_context, data, first, row, column):
 
 @intrinsic
 def target(typing_context, data, first, row, add):
-    """A `Target`."""
-    kind = types.NamedTuple([data, types.intp, types.intp, types.boolean], Target)
+    """A `Target` of sums as they are."""
+    kind, given = _target_type(data), (data, types.intp, types.intp, types.boolean)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        return context.make_tuple(builder, signature.return_type, values)
+        return context.make_tuple(builder, kind, [*values, ir.Constant(INTP, AS_SUMMED), ir.Constant(INTP, 0)])
 
-    return kind(*kind.types), codegen
+    return kind(*given), codegen
+
+
+@intrinsic
+def finished_target(typing_context, data, first, row, finish, outputs):
+    """A `Target` of sums of which something becomes."""
+    kind, given = _target_type(data), (data, *[types.intp] * 4)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        pointer, first, row, finish, outputs = values
+        fields = [pointer, first, row, ir.Constant(ir.IntType(1), 0), finish, outputs]
+        return context.make_tuple(builder, kind, fields)
+
+    return kind(*given), codegen
+
+
+def _target_type(data: types.Type) -> types.NamedTuple:
+    return types.NamedTuple([data, types.intp, types.intp, types.boolean, types.intp, types.intp], Target)
 
 
 @jit_inline
@@ -123,15 +144,18 @@ def product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
     """c = a @ b, or c += a @ b; every sum from the bias row, or from +0 where ``bias.first`` is negative.
 
     c is a `Target`; the others are `View`s. Either the rows of b are whole vectors, or its columns are
-    (``b.row`` is 1). To add to c takes at most `BLOCK_ROWS` terms. ``scratch`` has room for `scratch_size`.
+    (``b.row`` is 1). To add to c takes at most `BLOCK_ROWS` terms. ``scratch`` has room for `scratch_size`. Returns
+    whether ``c.finish`` was done; only tiles do it.
     """
     # Calls and tiles cost more than the smallest products (the 3-4-1 network: 260 ns an epoch).
     if n_rows * n_terms <= FEW_TERMS and n_columns <= lanes_of(c.data):
         _small_product(c, a, b, bias, n_rows, n_terms, n_columns)
-    elif n_rows == 1 and b.row != 1:
+        return False
+    if n_rows == 1 and b.row != 1:
         row_product(c, a, b, bias, n_terms, padded(c.data, n_columns))
-    else:
-        large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch)
+        return False
+    large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch)
+    return c.finish != AS_SUMMED
 
 
 @jit_inline
@@ -249,13 +273,28 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
                     panel, panel_row = scratch, width
                 place = moved(c.data, c.first + low * c.row + column)
                 result, result_row = (sums, width) if c.add else (place, c.row)
+                finish = c.finish if term + n >= n_terms else AS_SUMMED
+                outputs = moved(c.data, c.outputs + low * c.row + column)
                 begin, begin_row = result, result_row
                 if term == 0:
                     begin, begin_row = zeros(c.data), 0
                     if bias.first >= 0:
                         begin = moved(bias.data, bias.first + column)
                 if has_strips:
-                    strips_product(halves, result, result_row, n_high, begin, begin_row, strips, panel, panel_row, n)
+                    strips_product(
+                        halves,
+                        result,
+                        result_row,
+                        n_high,
+                        begin,
+                        begin_row,
+                        finish,
+                        outputs,
+                        strips,
+                        panel,
+                        panel_row,
+                        n,
+                    )
                 else:
                     panel_product(
                         halves,
@@ -264,6 +303,8 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
                         n_high,
                         begin,
                         begin_row,
+                        finish,
+                        outputs,
                         factors,
                         a.row,
                         a.column,
@@ -279,6 +320,8 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
                             n_block - n_high,
                             moved(begin, n_high * begin_row + offset),
                             begin_row,
+                            finish,
+                            moved(outputs, n_high * c.row + offset),
                             moved(factors, n_high * a.row),
                             a.row,
                             a.column,

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnet.contract import ACTIVATION, BIAS, N_INPUTS, N_OUTPUTS, STRIDE, WEIGHTS
+from fastnet.contract import ACTIVATION, BIAS, N_INPUTS, N_OUTPUTS, RELU, STRIDE, WEIGHTS
 from fastnet.kernels import activations, losses, optimizers
 from fastnet.kernels.jit import jit_inline, jit_part
 from fastnet.kernels.memory import all_zero, lanes_of, least, load, most, moved, splat, store
-from fastnet.kernels.products import ROWS_TOGETHER, copy_row, entry, odd_stride, product, row_sum, target, view
+from fastnet.kernels.products import (
+    ROWS_TOGETHER,
+    copy_row,
+    entry,
+    finished_target,
+    odd_stride,
+    product,
+    row_sum,
+    target,
+    view,
+)
 from fastnet.kernels.simd import Lanes, fma, staged
 from fastnet.kernels.team import share
+from fastnet.kernels.tiles import AS_SUMMED, RELU_BACKWARD, RELU_FORWARD
 from fastnet.kernels.workspace import A_PLANE, DELTA_PLANE, Z_PLANE, output_planes, place
 
 
@@ -57,8 +68,10 @@ def forward_block(net, x, low, high):
 def layer_forward(layout, layer, parameters, source, planes, z, a, n_rows, scratch):
     """Inputs and outputs of a layer's activation, written to positions z and a of the planes, for rows of a view."""
     stride, n_outputs = entry(layout, layer, STRIDE), entry(layout, layer, N_OUTPUTS)
-    product(
-        target(planes, z, stride, False),
+    activation = entry(layout, layer, ACTIVATION)
+    finish = RELU_FORWARD if activation == RELU and z == a else AS_SUMMED
+    is_activated = product(
+        finished_target(planes, z, stride, finish, 0),
         source,
         view(parameters, entry(layout, layer, WEIGHTS), stride, 1),
         view(parameters, entry(layout, layer, BIAS), 0, 1),
@@ -67,7 +80,8 @@ def layer_forward(layout, layer, parameters, source, planes, z, a, n_rows, scrat
         n_outputs,
         scratch,
     )
-    activations.forward_rows(entry(layout, layer, ACTIVATION), planes, z, a, n_rows, n_outputs, stride)
+    if not is_activated:
+        activations.forward_rows(activation, planes, z, a, n_rows, n_outputs, stride)
 
 
 @jit_inline
@@ -75,9 +89,11 @@ def backward_block(net, low, high):
     """The deltas of the layers below the last, for the rows from ``low`` to ``high``."""
     for layer in range(net.n_layers - 1, 0, -1):
         stride, width = entry(net.layout, layer, STRIDE), entry(net.layout, layer - 1, STRIDE)
-        below = place(net, layer - 1, DELTA_PLANE) + low * width
-        product(
-            target(net.planes, below, width, False),
+        below, outputs = place(net, layer - 1, DELTA_PLANE) + low * width, place(net, layer - 1, A_PLANE) + low * width
+        activation = entry(net.layout, layer - 1, ACTIVATION)
+        finish = RELU_BACKWARD if activation == RELU else AS_SUMMED
+        is_derived = product(
+            finished_target(net.planes, below, width, finish, outputs),
             view(net.planes, place(net, layer, DELTA_PLANE) + low * stride, stride, 1),
             view(net.parameters, entry(net.layout, layer, WEIGHTS), 1, stride),
             view(net.parameters, -1, 0, 1),
@@ -86,15 +102,9 @@ def backward_block(net, low, high):
             entry(net.layout, layer, N_INPUTS),
             net.scratch,
         )
-        activations.backward_rows(
-            entry(net.layout, layer - 1, ACTIVATION),
-            net.planes,
-            below,
-            place(net, layer - 1, Z_PLANE) + low * width,
-            place(net, layer - 1, A_PLANE) + low * width,
-            high - low,
-            width,
-        )
+        if not is_derived:
+            inputs = place(net, layer - 1, Z_PLANE) + low * width
+            activations.backward_rows(activation, net.planes, below, inputs, outputs, high - low, width)
 
 
 @jit_inline

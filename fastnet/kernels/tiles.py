@@ -3,8 +3,9 @@
 A tile is some rows times up to three vectors of the result, one accumulator for each element. For
 every term, in order, the vectors of b are loaded, an element of each row of a is broadcast, and every
 accumulator takes one fma. Where at most half of the last vector is wanted, half is computed: 100 columns
-of float32 are 6.5 vectors. The functions are emitted whole, loop included: type inference sees one
-statement, and all the products of a module share them.
+of float32 are 6.5 vectors. On their way to memory, while they are in registers, sums can become relu's outputs, or
+the deltas below a relu. The functions are emitted whole, loop included: type inference sees one statement, and all the
+products of a module share them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastnet.contract import VECTOR_BYTES
+from fastnet.contract import RELU, VECTOR_BYTES
+from fastnet.kernels.formulas import activations
 from fastnet.kernels.memory import load_vector, store_vector
 from fastnet.kernels.simd import INT32, INTP, Lanes, Vector, broadcast, fma
+
+#: What becomes of complete sums: nothing; their relu; the flushed delta below a relu, of which there are the outputs.
+(AS_SUMMED, RELU_FORWARD, RELU_BACKWARD) = range(3)
 
 
 class Shape(NamedTuple):
@@ -123,12 +128,29 @@ def zeros(typing_context, data):
 
 
 @intrinsic
-def panel_product(typing_context, halves, c, c_row, n_rows, start, start_row, a, a_row, a_column, b, b_row, n_terms):
+def panel_product(
+    typing_context,
+    halves,
+    c,
+    c_row,
+    n_rows,
+    start,
+    start_row,
+    finish,
+    outputs,
+    a,
+    a_row,
+    a_column,
+    b,
+    b_row,
+    n_terms,
+):
     """``n_rows`` rows of a product, whole multiples of `tile_rows`, in tiles of up to `tile_vectors` vectors.
 
     ``halves`` counts half vectors; where it is odd, the other half of the last vector of c becomes +0.
     c, start, a and b point to the first elements; rows are ``..._row`` elements apart, the terms of a
-    ``a_column``. Sums begin with ``start``.
+    ``a_column``. Sums begin with ``start``; ``finish`` is one of the constants above, and ``outputs`` points to a
+    relu's outputs, whose rows are ``c_row`` apart.
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
@@ -138,11 +160,13 @@ def panel_product(typing_context, halves, c, c_row, n_rows, start, start_row, a,
         return context.get_dummy_value()
 
     intp = types.intp
-    return types.none(intp, c, intp, intp, c, intp, c, intp, intp, c, intp, intp), codegen
+    return types.none(intp, c, intp, intp, c, intp, intp, c, c, intp, intp, c, intp, intp), codegen
 
 
 @intrinsic
-def strips_product(typing_context, halves, c, c_row, n_rows, start, start_row, strips, b, b_row, n_terms):
+def strips_product(
+    typing_context, halves, c, c_row, n_rows, start, start_row, finish, outputs, strips, b, b_row, n_terms
+):
     """`panel_product` with rows of a that `fastnet.kernels.packing.pack_strips` has copied."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
@@ -153,11 +177,13 @@ def strips_product(typing_context, halves, c, c_row, n_rows, start, start_row, s
         return context.get_dummy_value()
 
     intp = types.intp
-    return types.none(intp, c, intp, intp, c, intp, c, c, intp, intp), codegen
+    return types.none(intp, c, intp, intp, c, intp, intp, c, c, c, intp, intp), codegen
 
 
 @intrinsic
-def last_rows_product(typing_context, c, c_row, n_rows, start, start_row, a, a_row, a_column, b, b_row, n_terms):
+def last_rows_product(
+    typing_context, c, c_row, n_rows, start, start_row, finish, outputs, a, a_row, a_column, b, b_row, n_terms
+):
     """`panel_product` of one vector and any number of rows, in low tiles of which the last may not be full."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
@@ -167,7 +193,7 @@ def last_rows_product(typing_context, c, c_row, n_rows, start, start_row, a, a_r
         return context.get_dummy_value()
 
     intp = types.intp
-    return types.none(c, intp, intp, c, intp, c, intp, intp, c, intp, intp), codegen
+    return types.none(c, intp, intp, c, intp, intp, c, c, intp, intp, c, intp, intp), codegen
 
 
 def shared_function(module: ir.Module, name: str, parameters: list[ir.Type]) -> tuple[ir.Function, bool]:
@@ -203,12 +229,12 @@ def _micro_kernel(module: ir.Module, vector: ir.VectorType, tile_kind: Tile, hal
     rows, terms_at_once, is_whole, is_strip = tile_kind
     pointer = vector.element.as_pointer()
     steps_of_a = [] if is_strip else [INTP, INTP]
-    parameters = [pointer, INTP, INTP, pointer, INTP, pointer, *steps_of_a, pointer, INTP, INTP]
+    parameters = [pointer, INTP, INTP, pointer, INTP, INTP, pointer, pointer, *steps_of_a, pointer, INTP, INTP]
     name = f"fastnet.{'strip' if is_strip else 'panel'}.{vector.count}.{rows}.{halves}"
     function, is_new = shared_function(module, name, parameters)
     if not is_new:
         return function
-    c, c_row, n_rows, start, start_row, a, *steps_of_a, b, b_row, n_terms = function.args
+    c, c_row, n_rows, start, start_row, finish, outputs, a, *steps_of_a, b, b_row, n_terms = function.args
     half = ir.VectorType(vector.element, vector.count // 2)
     kinds = [vector] * (halves // 2) + [half] * (halves % 2)
     vectors = len(kinds)
@@ -227,8 +253,8 @@ def _micro_kernel(module: ir.Module, vector: ir.VectorType, tile_kind: Tile, hal
     builder.cbranch(builder.icmp_signed(">", n_rows, number(0)), tile, end)
 
     builder.position_at_end(tile)
-    carried = [_phi(builder, [(value, entry)]) for value in (c, start, a, n_rows)]
-    c_tile, start_tile, a_tile, rows_left = carried
+    carried = [_phi(builder, [(value, entry)]) for value in (c, start, outputs, a, n_rows)]
+    c_tile, start_tile, outputs_tile, a_tile, rows_left = carried
     # One address and the same distances in every term are all that the loop needs of a's rows.
     exists, distances = [], []
     for row in range(rows):
@@ -272,22 +298,34 @@ def _micro_kernel(module: ir.Module, vector: ir.VectorType, tile_kind: Tile, hal
         state = [_phi(builder, [(old, before), (new, loop)]) for old, new in zip(state, after, strict=True)]
 
     totals = state[3:]
-    for row in range(rows):
-        if exists[row] is not None:
-            present = function.append_basic_block()
-            builder.cbranch(exists[row], present, following)
-            builder.position_at_end(present)
-        pointer_to_row = builder.gep(c_tile, [builder.mul(c_row, number(row))])
-        for column in range(vectors):
-            total = totals[row * vectors + column]
-            if kinds[column] == half:
-                total = builder.shuffle_vector(total, ir.Constant(half, None), _in_order(vector.count))
-            store_vector(builder, total, place(pointer_to_row, column))
-    builder.branch(following)
+    finishes = {code: function.append_basic_block("finish") for code in (AS_SUMMED, RELU_FORWARD, RELU_BACKWARD)}
+    branch = builder.switch(finish, finishes[AS_SUMMED])
+    for code, block in finishes.items():
+        branch.add_case(number(code), block)
+        builder.position_at_end(block)
+        for row in range(rows):
+            if exists[row] is not None:
+                present = function.append_basic_block()
+                builder.cbranch(exists[row], present, following)
+                builder.position_at_end(present)
+            distance = builder.mul(c_row, number(row))
+            pointer_to_row, outputs_row = (builder.gep(first, [distance]) for first in (c_tile, outputs_tile))
+            for column, kind in enumerate(kinds):
+                total = Lanes(builder, totals[row * vectors + column])
+                if code == RELU_FORWARD:
+                    total = activations.forward(RELU, total)
+                elif code == RELU_BACKWARD:
+                    output = Lanes(builder, load_vector(builder, place(outputs_row, column), kind))
+                    total = activations.flushed_backward(RELU, total, output, output)
+                value = total.value
+                if kind == half:
+                    value = builder.shuffle_vector(value, ir.Constant(half, None), _in_order(vector.count))
+                store_vector(builder, value, place(pointer_to_row, column))
+        builder.branch(following)
 
     builder.position_at_end(following)
     fewer = builder.sub(rows_left, number(rows))
-    steps = ((c_tile, c_row), (start_tile, start_row))
+    steps = ((c_tile, c_row), (start_tile, start_row), (outputs_tile, c_row))
     moved = [builder.gep(pointer, [builder.mul(step, number(rows))]) for pointer, step in steps]
     moved.append(builder.gep(a_tile, [to_next_rows]))
     for phi, value in zip(carried, [*moved, fewer], strict=True):

@@ -170,8 +170,8 @@ class Registers:
         return Lanes(self.trace.builder, value)
 
 
-def _product(c: Any, a: Any, b: Any, bias: Any, n_rows: int, n_terms: int, n_columns: int, scratch: Any) -> None:
-    """`products.product` on registers; to add to c means to go on with its sums."""
+def _product(c: Any, a: Any, b: Any, bias: Any, n_rows: int, n_terms: int, n_columns: int, scratch: Any) -> bool:
+    """`products.product` on registers, which finishes nothing; to add to c means to go on with its sums."""
     trace, data = c.data.trace, c.data
 
     def element(matrix: Any, row: int, column: int) -> Element:
@@ -193,6 +193,7 @@ def _product(c: Any, a: Any, b: Any, bias: Any, n_rows: int, n_terms: int, n_col
                 right = trace.vector(element(b, term, column) if column < n_columns else None for _, column in lanes)
                 total = fma(left, right, total)
             data.store(place, total)
+    return False
 
 
 def _row_sum(
@@ -281,6 +282,7 @@ _TWINS: dict[Any, Any] = {
     activations.clear_rest: lambda *places: None,
     products.view: products.View,
     products.target: products.Target,
+    products.finished_target: lambda data, first, row, finish, outputs: products.Target(data, first, row, False),
     products.product: _product,
     products.row_sum: _row_sum,
 }

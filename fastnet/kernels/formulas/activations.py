@@ -9,7 +9,7 @@ from fastnet.kernels.formulas import arithmetic
 from fastnet.kernels.simd import Lanes, fma, select, switch
 
 
-def forward(activation: ir.Value, z: Lanes) -> Lanes:
+def forward(activation: ir.Value | int, z: Lanes) -> Lanes:
     """a = activation(z); softmax is left at z."""
     cases = {
         contract.SIGMOID: lambda: arithmetic.sigmoid(z),
@@ -26,7 +26,7 @@ def forward(activation: ir.Value, z: Lanes) -> Lanes:
     return switch(z.builder, activation, cases)
 
 
-def backward(activation: ir.Value, error: Lanes, z: Lanes, a: Lanes) -> Lanes:
+def backward(activation: ir.Value | int, error: Lanes, z: Lanes, a: Lanes) -> Lanes:
     """The loss's derivative by z from ``error``, its derivative by a; softmax leaves ``error``."""
 
     def silu() -> Lanes:
@@ -46,3 +46,8 @@ def backward(activation: ir.Value, error: Lanes, z: Lanes, a: Lanes) -> Lanes:
         contract.IDENTITY: lambda: error,
     }
     return switch(z.builder, activation, cases)
+
+
+def flushed_backward(activation: ir.Value | int, error: Lanes, z: Lanes, a: Lanes) -> Lanes:
+    """`backward` without what would become subnormal on its way down."""
+    return arithmetic.flush(backward(activation, error, z, a))
