@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fastnet import contract
+from fastnet.kernels.products import TERMS_AT_ONCE
 from fastnet.testing.cases import BENCHMARKS, HIDDEN, NOTEBOOK, OPTIMIZERS, Case
 from fastnet.testing.segments import fit_exactly
 from tests.support import assert_same_bits
@@ -117,6 +118,16 @@ def test_every_shape_at_length(case: Case) -> None:
 def test_batches_of_several_blocks(dtype: str, batch_size: int | None) -> None:
     assert_equal_training(
         Case((4, 9, 2), "silu", "identity", "huber", "adam", dtype, n_samples=700, batch_size=batch_size, l2=0.1)
+    )
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_of_several_panels(dtype: str, activation: str) -> None:
+    """More terms than are added up at a time, forward and backward, in rows of whole tiles and one more."""
+    sizes = (TERMS_AT_ONCE + 6, 20, TERMS_AT_ONCE + 6, 3)
+    assert_equal_training(
+        Case(sizes, activation, "identity", "squared_error", "adam", dtype, n_samples=9, batch_size=9, epochs=2)
     )
 
 
