@@ -80,6 +80,26 @@ def test_same_bits_in_pieces(name: str) -> None:
         assert_same_bits(actual[part], desired[part])
 
 
+@pytest.mark.parametrize("n_samples", [1, 4])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_deltas_are_flushed(dtype: str, n_samples: int) -> None:
+    """In vectors of all widths: errors of a few times the threshold, which derivatives take across it."""
+    threshold = contract.FLOAT32_FORMAT.flush_below if dtype == "float32" else contract.FLOAT64_FORMAT.flush_below
+    networks = [Network([2, 7, 3, 1], "sigmoid", dtype=dtype).initialize(seed=3) for _ in range(2)]
+    x = np.random.RandomState(0).standard_normal((n_samples, 2))
+    weight = threshold * np.array([8.0, 16.0, 32.0, 64.0])[:n_samples]
+    for network, backend in zip(networks, ["numba", "exact"], strict=True):
+        for bias in network.biases:
+            # What is added to a larger number does not show.
+            bias[:] = 0.0
+        how = {"optimizer": SGD(1.0), "reduction": "sum", "sample_weight": weight, "specialize": True}
+        network.fit(x, np.ones(n_samples), epochs=1, backend=backend, **how)
+    assert networks[0] == networks[1]
+    changed = np.concatenate(networks[0].biases) != 0.0
+    assert changed[-1]
+    assert not changed.all()
+
+
 @pytest.mark.parametrize("batch_size", [2, None])
 def test_divergence_is_the_same(batch_size: int | None) -> None:
     case = Case((2, 3, 1), "relu", "identity", optimizer=SGD(1e200), n_samples=6, batch_size=batch_size, epochs=9)

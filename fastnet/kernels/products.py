@@ -22,7 +22,6 @@ from fastnet.kernels.tiles import (
     last_rows_product,
     packs_strips,
     panel_product,
-    strips_product,
     tile_rows,
     tile_vectors,
     zeros,
@@ -280,38 +279,23 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
                     begin, begin_row = zeros(c.data), 0
                     if bias.first >= 0:
                         begin = moved(bias.data, bias.first + column)
-                if has_strips:
-                    strips_product(
-                        halves,
-                        result,
-                        result_row,
-                        n_high,
-                        begin,
-                        begin_row,
-                        finish,
-                        outputs,
-                        strips,
-                        panel,
-                        panel_row,
-                        n,
-                    )
-                else:
-                    panel_product(
-                        halves,
-                        result,
-                        result_row,
-                        n_high,
-                        begin,
-                        begin_row,
-                        finish,
-                        outputs,
-                        factors,
-                        a.row,
-                        a.column,
-                        panel,
-                        panel_row,
-                        n,
-                    )
+                panel_product(
+                    has_strips,
+                    halves,
+                    result,
+                    result_row,
+                    n_high,
+                    begin,
+                    begin_row,
+                    finish,
+                    outputs,
+                    strips if has_strips else factors,
+                    a.row,
+                    a.column,
+                    panel,
+                    panel_row,
+                    n,
+                )
                 if n_high < n_block:
                     for offset in range(0, width, lanes):
                         last_rows_product(

@@ -103,7 +103,7 @@ def tile_vectors(typing_context, data):
 
 @intrinsic
 def packs_strips(typing_context, data):
-    """Whether there is a `strips_product`."""
+    """Whether there are tiles for packed rows of a."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         return ir.Constant(ir.IntType(1), shape_of(context).packed_terms > 0)
@@ -130,6 +130,7 @@ def zeros(typing_context, data):
 @intrinsic
 def panel_product(
     typing_context,
+    is_strip,
     halves,
     c,
     c_row,
@@ -149,35 +150,30 @@ def panel_product(
 
     ``halves`` counts half vectors; where it is odd, the other half of the last vector of c becomes +0.
     c, start, a and b point to the first elements; rows are ``..._row`` elements apart, the terms of a
-    ``a_column``. Sums begin with ``start``; ``finish`` is one of the constants above, and ``outputs`` points to a
+    ``a_column``; with ``is_strip``, only where `packs_strips`, a lies as `fastnet.kernels.packing.pack_strips` has
+    copied it. Sums begin with ``start``; ``finish`` is one of the constants above, and ``outputs`` points to a
     relu's outputs, whose rows are ``c_row`` apart.
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         shape, vector = shape_of(context), context.get_value_type(Vector(c.dtype))
+        strip, *values = values
         tile = Tile(shape.rows, shape.terms)
-        _call_by_width(builder, vector, tile, shape.vectors, values)
-        return context.get_dummy_value()
-
-    intp = types.intp
-    return types.none(intp, c, intp, intp, c, intp, intp, c, c, intp, intp, c, intp, intp), codegen
-
-
-@intrinsic
-def strips_product(
-    typing_context, halves, c, c_row, n_rows, start, start_row, finish, outputs, strips, b, b_row, n_terms
-):
-    """`panel_product` with rows of a that `fastnet.kernels.packing.pack_strips` has copied."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        shape, vector = shape_of(context), context.get_value_type(Vector(c.dtype))
-        if shape.packed_terms:
-            tile = Tile(shape.rows, shape.packed_terms, is_strip=True)
+        if shape.packed_terms == 0:
             _call_by_width(builder, vector, tile, shape.vectors, values)
+            return context.get_dummy_value()
+        with builder.if_else(strip) as (packed, as_it_is):
+            with packed:
+                before, after = values[:9], values[11:]
+                packed_tile = Tile(shape.rows, shape.packed_terms, is_strip=True)
+                _call_by_width(builder, vector, packed_tile, shape.vectors, [*before, *after])
+            with as_it_is:
+                _call_by_width(builder, vector, tile, shape.vectors, values)
         return context.get_dummy_value()
 
     intp = types.intp
-    return types.none(intp, c, intp, intp, c, intp, intp, c, c, c, intp, intp), codegen
+    kinds = (types.boolean, intp, c, intp, intp, c, intp, intp, c, c, intp, intp, c, intp, intp)
+    return types.none(*kinds), codegen
 
 
 @intrinsic

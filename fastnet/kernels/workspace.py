@@ -147,10 +147,8 @@ def fill(net, n_rows, n_natural):
     """Write the plan and the natural order."""
     first, end = 0, 0
     for layer in range(net.n_layers):
-        size, n_planes = (
-            _plane_size(net.layout, layer, net.parameters, n_rows),
-            _n_planes(net.layout, net.n_layers, layer),
-        )
+        size = _plane_size(net.layout, layer, net.parameters, n_rows)
+        n_planes = _n_planes(net.layout, net.n_layers, layer)
         net.plan[first + Z_PLANE] = end
         net.plan[first + A_PLANE] = end + (n_planes - 2) * size
         net.plan[first + DELTA_PLANE] = end + (n_planes - 1) * size
