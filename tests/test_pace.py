@@ -13,7 +13,9 @@ class Machine:
     """Works at the proposed number of threads, each of which takes so many seconds a block, and some to start."""
 
     def __init__(self, most: int, seconds_a_block: Mapping[int, float], overhead: float = 0.0) -> None:
-        self.pace, self.seconds_a_block = Pace(most, guess=1e-4), dict(seconds_a_block)
+        #: The time of day.
+        self.now = 0.0
+        self.pace, self.seconds_a_block = Pace(most, 1e-4, lambda: self.now), dict(seconds_a_block)
         self.overheads = {n_threads: overhead if n_threads > 1 else 0.0 for n_threads in seconds_a_block}
 
     def work(self, seconds: float, blocks_a_call: int = 1 << 30) -> dict[int, float]:
@@ -24,6 +26,7 @@ class Machine:
             while n_left > 0 and sum(used.values()) < seconds:
                 n_threads, n_blocks = self.pace.proposal(n_left)
                 taken = n_blocks * self.seconds_a_block[n_threads] + self.overheads[n_threads]
+                self.now += taken
                 self.pace.note(n_threads, n_blocks, taken, self.overheads[n_threads])
                 used[n_threads] += taken
                 n_left -= n_blocks
@@ -71,6 +74,30 @@ def test_a_trial_that_stood_still_does_not_put_off_the_next_one() -> None:
     machine.seconds_a_block[2] = 5e-5
     machine.work(0.5, 400)
     assert machine.work(1.0)[2] > 0.95
+
+
+def test_what_disturbed_more_threads_may_be_over_after_a_pause() -> None:
+    """Fits of 8 ms: the next trial would be twenty of them away, which may be minutes."""
+    machine = Machine(2, {2: 1e-4, 1: 1.5e-4})
+    machine.work(0.1, 80)
+    machine.seconds_a_block[2] = 4e-4
+    machine.work(0.5, 80)
+    machine.seconds_a_block[2] = 1e-4
+    assert machine.work(0.008, 80)[1] == 1.0
+    machine.now += 10.0
+    machine.work(0.008, 80)
+    assert machine.work(0.008, 80)[2] == 1.0
+
+
+def test_after_a_pause_fewer_threads_are_not_tried() -> None:
+    machine = Machine(2, {2: 1e-4, 1: 1.5e-4})
+    machine.work(0.5, 80)
+    shares = []
+    for _ in range(9):
+        machine.now += 10.0
+        shares.append(machine.work(0.008, 80)[2])
+    # One trial is due anyway.
+    assert shares.count(1.0) >= 8
 
 
 def test_one_disturbed_fit_changes_nothing() -> None:

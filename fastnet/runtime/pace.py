@@ -8,8 +8,9 @@ To start threads and to end them took 0.3 ms there, as long as two steps of 64-1
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 from math import inf
 
@@ -17,6 +18,9 @@ from math import inf
 #: quarter of that at first.
 _TRIAL_SECONDS = 0.002
 _TIMES_LONGER = 64
+#: Seconds without work after which more threads than have been the fastest are tried first of all: what disturbed them
+#: may be over, and in work alone the next trial could be a dozen short fits away.
+_PAUSE = 1.0
 #: How many times of late the best counts of: what disturbs makes slow, and never fast. Who has been thought too fast is
 #: used, and so known better soon.
 _OF_LATE = 3
@@ -55,6 +59,8 @@ class Pace:
         The most threads.
     guess : float
         Seconds that a block may take, as long as none has been timed.
+    clock : callable
+        Returns the present time in seconds.
 
     Attributes
     ----------
@@ -73,9 +79,10 @@ class Pace:
     (2, 1)
     """
 
-    def __init__(self, most: int, guess: float) -> None:
+    def __init__(self, most: int, guess: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self.most = most
         self._guess = guess
+        self._clock, self._noted_at = clock, clock()
         self._is_warm = False
         #: How far a trial has come, and of which number of threads.
         self._stage, self._on_trial = _COUNTED, 0
@@ -88,6 +95,9 @@ class Pace:
         choices = self._choices
         known = [n_threads for n_threads, choice in choices.items() if choice.blocks]
         best = min(known, key=lambda n_threads: choices[n_threads].seconds(n_blocks), default=None)
+        if best is not None and self._clock() - self._noted_at > _PAUSE:
+            for n_threads, choice in choices.items():
+                choice.since = inf if n_threads > best else choice.since
         others = [n_threads for n_threads in choices if n_threads != best]
         # What was never timed comes first.
         n_threads = self._on_trial = min(others, key=self._seconds_until_trial)
@@ -124,6 +134,7 @@ class Pace:
         overhead : float
             The part of it that does not grow with the blocks: until all threads were at work, and to end them.
         """
+        self._noted_at = self._clock()
         if not self._is_warm or n_threads not in self._choices:
             self._is_warm = True
             return
