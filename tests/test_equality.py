@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fastnet import contract
-from fastnet.kernels.products import TERMS_AT_ONCE
+from fastnet.kernels import linear
+from fastnet.kernels.products import STRIP_TERMS, TERMS_AT_ONCE
+from fastnet.reference import exact
 from fastnet.testing.cases import BENCHMARKS, HIDDEN, NOTEBOOK, OPTIMIZERS, Case
 from fastnet.testing.segments import fit_exactly
 from tests.support import assert_same_bits
@@ -129,6 +131,28 @@ def test_sums_of_several_panels(dtype: str, activation: str) -> None:
     assert_equal_training(
         Case(sizes, activation, "identity", "squared_error", "adam", dtype, n_samples=9, batch_size=9, epochs=2)
     )
+
+
+@pytest.mark.parametrize("n_terms", [1, 64, STRIP_TERMS, STRIP_TERMS + 1, TERMS_AT_ONCE + 6])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_on_arrays(dtype: str, n_terms: int) -> None:
+    """Less than a vector, whole tiles and more; rows that are whole vectors, and such that are not."""
+    random = np.random.RandomState(n_terms)
+    for n_rows in (1, 8, 33):
+        for n_columns in (1, 7, 16, 24, 49, 100):
+            a, b, bias = (
+                random.standard_normal(shape).astype(dtype)
+                for shape in ((n_rows, n_terms), (n_terms, n_columns), (n_columns,))
+            )
+            for name, arguments in {
+                "matmul": (a, b),
+                "affine": (a, b, bias),
+                "back_projection": (a, b.T.copy()),
+                "weight_gradient": (a.T.copy(), b),
+            }.items():
+                actual = getattr(linear, name)(*arguments)
+                assert actual.flags.c_contiguous
+                assert_same_bits(actual, getattr(exact, name)(*arguments))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -238,7 +238,11 @@ def _packs_panels(b, n_rows, n_terms, padded_columns):
 
 @jit_part
 def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
-    """`product` by panels of b, in tiles."""
+    """`product` by panels of b, in tiles.
+
+    Up to `STRIP_TERMS` terms, rows of c may be as long as they are wide if nothing is added to them and there is room
+    for a vector after the last one.
+    """
     lanes = lanes_of(c.data)
     padded_columns = padded(c.data, n_columns)
     most_vectors = tile_vectors(c.data)
@@ -256,12 +260,14 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
             factors = moved(a.data, a.first + low * a.row + term * a.column)
             if has_strips:
                 pack_strips(strips, factors, a.row, a.column, n_high, n)
-            column = 0
-            while column < padded_columns:
-                left = (padded_columns - column) // lanes
+            # The last columns first: where rows of c are no whole vectors, these reach into the next row's first ones.
+            column = padded_columns
+            while column > 0:
+                left = column // lanes
                 # Two halves rather than a full tile and a vector.
                 vectors = (left + 1) // 2 if left == most_vectors + 1 else least(left, most_vectors)
                 width = vectors * lanes
+                column -= width
                 halves = 2 * vectors - (1 if n_columns - column <= width - lanes // 2 else 0)
                 panel, panel_row = moved(b.data, b.first + term * b.row + column * b.column), b.row
                 if is_packed:
@@ -315,7 +321,6 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
                         )
                 if c.add:
                     _add_rows(place, c.row, sums, n_block, width)
-                column += width
             term += n
             if term >= n_terms:
                 break
