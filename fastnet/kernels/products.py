@@ -303,7 +303,7 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
                     n,
                 )
                 if n_high < n_block:
-                    for offset in range(0, width, lanes):
+                    for offset in range(width - lanes, -1, -lanes):
                         last_rows_product(
                             moved(result, n_high * result_row + offset),
                             result_row,
