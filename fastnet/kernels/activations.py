@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnet.contract import GELU, SILU, SOFTMAX, SOFTPLUS
+from fastnet.contract import SOFTMAX
 from fastnet.kernels.formulas import activations, arithmetic
 from fastnet.kernels.jit import jit, jit_inline, jit_part, jit_shared
 from fastnet.kernels.memory import join_rows, lanes_of, load, moved, pointer, splat, split_rows, stack_memory, store
@@ -25,6 +25,7 @@ SQUARES = 4
 #: Elements of two rows of so many squares of 16 x 16.
 _SQUARE_ELEMENTS = 2 * SQUARES * 256
 
+_DERIVED_FROM_INPUTS = activations.DERIVED_FROM_INPUTS
 _backward = staged(activations.backward)
 _forward_span = spanned(activations.forward, range(SOFTMAX))
 _backward_span = spanned(activations.flushed_backward, range(SOFTMAX))
@@ -62,7 +63,7 @@ def _from_zero(x: Lanes) -> Lanes:
 @jit_inline
 def needs_inputs(activation):
     """Whether `backward_rows` looks at the inputs of an activation, and not only at its outputs."""
-    return activation in (GELU, SILU, SOFTPLUS)
+    return activation in _DERIVED_FROM_INPUTS
 
 
 @jit_inline

@@ -246,7 +246,7 @@ def _forward_blocks(layout, n_layers, parameters, x, out, block_rows, widest, me
     for first in range(0, n_samples, block_rows):
         n_rows = least(block_rows, n_samples - first)
         source = view(values, first * n_inputs, n_inputs, 1)
-        z, a = 0, plane
+        z = 0
         for layer in range(n_layers):
             # In place, but for the last layer's: softmax leaves its logarithm where its inputs were.
             a = z if layer < last else plane - z

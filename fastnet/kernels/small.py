@@ -27,7 +27,7 @@ from fastnet.kernels.plans import PlanType, SlotType, TracedPlan
 from fastnet.kernels.products import View
 from fastnet.kernels.simd import INTP, Lanes
 from fastnet.kernels.team import Part, alone
-from fastnet.kernels.tracing import Places, Registers, Trace, all_zero, interleave, traced
+from fastnet.kernels.tracing import Places, Registers, Trace, interleave, traced
 from fastnet.runtime.plans import Plan
 
 
@@ -146,7 +146,7 @@ class _Scope:
             vector = self.load(address, width * len(places))
             kind = vector.value.type
             totals[kind] = regions.poisoned.formula(totals.get(kind, Lanes(self.builder, vector.constant(0.0))), vector)
-        return reduce(and_, map(all_zero, totals.values()))
+        return reduce(and_, map(_all_zero, totals.values()))
 
     def _vectors(self, part: str) -> Iterator[tuple[Places, int, ir.Value]]:
         """The vectors of a part: positions, elements of each, and the address in the slot."""
@@ -210,6 +210,13 @@ class _Scope:
 
 #: The part of who is alone.
 _ALL = Part(0, 1, 1)
+
+
+def _all_zero(vector: Lanes) -> Lanes:
+    """`memory.all_zero`."""
+    builder, word = vector.builder, ir.IntType(vector.value.type.count)
+    differs = builder.bitcast(vector.differs(0.0).value, word)
+    return Lanes(builder, builder.icmp_unsigned("==", differs, ir.Constant(word, 0)))
 
 
 def _unpacked(builder: ir.IRBuilder, kind: types.NamedTuple, value: ir.Value) -> Any:

@@ -165,9 +165,9 @@ def panel_product(
             return context.get_dummy_value()
         with builder.if_else(strip) as (packed, as_it_is):
             with packed:
-                before, after = values[:9], values[11:]
+                *before, _, _, b, b_row, n_terms = values
                 packed_tile = Tile(shape.rows, shape.packed_terms, is_strip=True)
-                _call_by_width(builder, vector, packed_tile, shape.vectors, [*before, *after])
+                _call_by_width(builder, vector, packed_tile, shape.vectors, [*before, b, b_row, n_terms])
             with as_it_is:
                 _call_by_width(builder, vector, tile, shape.vectors, values)
         return context.get_dummy_value()

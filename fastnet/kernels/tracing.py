@@ -240,13 +240,6 @@ def _keep_first(vector: Lanes, count: int) -> Lanes:
     return Lanes(vector.builder, vector.builder.shuffle_vector(vector.value, ir.Constant(kind, None), mask))
 
 
-def all_zero(vector: Lanes) -> Lanes:
-    """`memory.all_zero`."""
-    builder, word = vector.builder, ir.IntType(vector.value.type.count)
-    differs = builder.bitcast(vector.differs(0.0).value, word)
-    return Lanes(builder, builder.icmp_unsigned("==", differs, ir.Constant(word, 0)))
-
-
 def _range(first: Any, *others: Any) -> Iterable[Any]:
     """Python's range; places are one step."""
     return [first] if isinstance(first, Places) else range(first, *others)
@@ -275,7 +268,6 @@ _TWINS: dict[Any, Any] = {
     memory.at: lambda table, row, columns, column: table[row * columns + column],
     memory.least: min,
     memory.keep_first: _keep_first,
-    memory.all_zero: all_zero,
     memory.join_rows: lambda data, index, step, part: data.load(index),
     memory.split_rows: lambda data, index, step, part, value: data.store(index, value),
     # No row is there but those that are asked for.

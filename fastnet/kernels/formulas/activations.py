@@ -8,6 +8,9 @@ from fastnet import contract
 from fastnet.kernels.formulas import arithmetic
 from fastnet.kernels.simd import Lanes, fma, select, switch
 
+#: Those whose derivative is calculated from their inputs; the others' from their outputs alone.
+DERIVED_FROM_INPUTS = (contract.GELU, contract.SILU, contract.SOFTPLUS)
+
 
 def forward(activation: ir.Value | int, z: Lanes) -> Lanes:
     """a = activation(z); softmax is left at z."""
