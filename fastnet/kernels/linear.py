@@ -6,7 +6,19 @@ import numpy as np
 
 from fastnet.contract import BLOCK_ROWS
 from fastnet.kernels.jit import jit, jit_inline, jit_part, jit_shared
-from fastnet.kernels.memory import is_nowhere, keep, lanes_of, least, moved, pointer, release, reserve, splat, store
+from fastnet.kernels.memory import (
+    is_nowhere,
+    keep,
+    lanes_of,
+    least,
+    most,
+    moved,
+    pointer,
+    release,
+    reserve,
+    splat,
+    store,
+)
 from fastnet.kernels.products import STRIP_TERMS, copy_row, large_product, padded, scratch_size, target, view
 
 __all__ = [
@@ -48,8 +60,7 @@ def _room(like, n_rows, n_columns, n_terms):
     """
     data = pointer(like)
     stride = n_columns if n_terms <= STRIP_TERMS else padded(data, n_columns)
-    memory = np.empty(n_rows * stride + lanes_of(data), like.dtype)
-    return memory[: n_rows * stride].reshape(n_rows, stride)
+    return np.empty((n_rows + lanes_of(data) // most(stride, 1) + 1, stride), like.dtype)[:n_rows]
 
 
 @jit_inline
