@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastnet.contract import RELU
+from fastnet.kernels.activations import _forward_span
 from fastnet.kernels.jit import SHARES_PARTS, jit, jit_inline
+from fastnet.kernels.memory import pointer
 
 pytestmark = pytest.mark.skipif(not SHARES_PARTS, reason="this Numba compiles functions in its own way")
 
@@ -25,6 +29,11 @@ def calls_with_a_constant(x: Any) -> Any:
     return twice(x) + twice(3) + twice(4)
 
 
+@jit
+def writes_relu(values: Any) -> None:
+    _forward_span(RELU, pointer(values), values.size, 0, 0)
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What these functions are is no part of the digest, by which others would find them."""
@@ -34,6 +43,17 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_part_is_compiled_once_for_variables_and_constants() -> None:
     assert calls_with_a_constant(2) == 18
     assert len(twice.overloads) == 1
+
+
+def test_vectors_on_the_stack_cross_no_line_of_the_cache() -> None:
+    """Neither those of a kernel nor those of the loops that kernels share."""
+    kernel = jit(writes_relu.py_func)
+    kernel(np.zeros(16))
+    (text,) = kernel.inspect_llvm().values()
+    aligned = re.findall(r"^attributes (#\d+) = .*alignstack=64", text, re.MULTILINE)
+    functions = re.findall(r"^define .*?@([\w.]+)\(.* (#\d+) \{$", text, re.MULTILINE)
+    for name in ("writes_relu", "fastnet.span.forward"):
+        assert any(name in found and attributes in aligned for found, attributes in functions)
 
 
 @pytest.fixture

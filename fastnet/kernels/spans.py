@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastnet.kernels.memory import load_vector, store_vector
+from fastnet.kernels.memory import align_stack, load_vector, store_vector
 from fastnet.kernels.simd import INTP, Lanes, Vector
 from fastnet.kernels.tiles import shared_function
 
@@ -55,6 +55,8 @@ def _loops(
     function, is_new = shared_function(module, name, [INTP, INTP, *[pointer] * (1 + n_sources)])
     if not is_new:
         return function
+    # Constants of some formulas do not fit into the registers.
+    align_stack(function)
     code, size, *pointers = function.args
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     end = function.append_basic_block("end")

@@ -15,10 +15,12 @@ from numba.core.registry import cpu_target
 from numba.core.typed_passes import NopythonTypeInference
 from numba.core.types.misc import unliteral
 
+from fastnet.kernels.memory import align_stack
+
 # Another Numba may lack what is replaced below. Then this module cannot be imported.
 attrgetter("run_pass")(NopythonTypeInference)
 attrgetter("resolve_function_type")(cpu_target.typing_context)
-attrgetter("incref", "decref", "delvar", "alloca_lltype")(Lower)
+attrgetter("incref", "decref", "delvar", "alloca_lltype", "setup_function")(Lower)
 
 #: What `_TypingContext` has found.
 _signatures: dict[Any, Any] = {}
@@ -83,6 +85,11 @@ class KernelLower(Lower):
             attrgetter("nrt")(self.context)
             self.context.enable_nrt = False
         super().lower()
+
+    def setup_function(self, fndesc: Any) -> None:
+        """Begin the function."""
+        super().setup_function(fndesc)
+        align_stack(self.function)
 
     def _has_references(self, kind: Any) -> bool:
         if kind not in _counted:
