@@ -176,6 +176,19 @@ def test_threads_that_cannot_be_started(many_cores: None, monkeypatch: pytest.Mo
     assert started
 
 
+@pytest.mark.skipif(settings.usable_cores() < 2 or threads._setaffinity is None, reason="there is no choice of cores")
+def test_other_threads_begin_on_cores_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept to them by their caller: on its core they would wait for its time to be over."""
+    all_cores = os.sched_getaffinity(0)
+    groups = threads._core_groups(2)
+    monkeypatch.setattr(threads, "_core_groups", lambda n_threads: groups)
+    found: dict[int, set[int]] = {}
+    threads.run_together(lambda thread, n: found.setdefault(thread, os.sched_getaffinity(0)) and 0, 2)
+    assert found == {0: all_cores, 1: groups[1]}
+    assert groups[0] | groups[1] == all_cores
+    assert not groups[0] & groups[1]
+
+
 def test_an_error_in_another_thread_is_raised() -> None:
     def member(thread: int, n_threads: int) -> int:
         if thread == 1:

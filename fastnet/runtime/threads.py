@@ -11,7 +11,6 @@ import ctypes
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -121,13 +120,14 @@ def run_together(member: Callable[[int, int], int], n_threads: int) -> int:
     Where threads cannot be started, this one does it alone. An exception of another one is raised here.
     """
     cores = _core_groups(n_threads)
-    others = [_Other(member, thread, n_threads, cores[thread]) for thread in range(1, n_threads)]
+    others = [_Other(member, thread, n_threads) for thread in range(1, n_threads)]
     started = []
     try:
         for other in others:
             # `threading.Thread` waits until the other one runs, for longer than some calls take.
-            _thread.start_new_thread(other.run, ())
+            ident = _thread.start_new_thread(other.run, ())
             started.append(other)
+            _keep_to(ident, cores[other.thread])
     except RuntimeError:
         n_threads = 1
     finally:
@@ -162,22 +162,33 @@ def _core_groups(n_threads: int) -> list[set[int]]:
     return [set(allowed[low:high]) for low, high in pairwise(bounds)]
 
 
-def _find_getcpu() -> Callable[[], int] | None:
-    """The C library's function for the core that a thread runs on, where threads can be kept to cores."""
-    if not hasattr(os, "sched_setaffinity"):
-        return None
-    function: Callable[[], int] | None = getattr(ctypes.CDLL(None), "sched_getcpu", None)
-    return function
+def _keep_to(ident: int, cores: set[int]) -> None:
+    """Keep a thread that has not ended to some cores, if there are any; where a sandbox forbids it, Linux chooses.
+
+    The thread could do it by itself, once it runs: 3 ms later, where it waits for the core that its caller works on.
+    """
+    if cores and _setaffinity is not None:
+        bits = ctypes.sizeof(ctypes.c_ulong) * 8
+        words = (ctypes.c_ulong * (max(cores) // bits + 1))()
+        for core in cores:
+            words[core // bits] |= 1 << core % bits
+        _setaffinity(ctypes.c_ulong(ident), ctypes.sizeof(words), words)
 
 
-_getcpu = _find_getcpu()
+def _library_function(name: str) -> Any:
+    """A function of the C library, or None where there is none, or where threads cannot be kept to cores."""
+    return getattr(ctypes.CDLL(None), name, None) if hasattr(os, "sched_setaffinity") else None
+
+
+_getcpu = _library_function("sched_getcpu")
+_setaffinity = _library_function("pthread_setaffinity_np")
 
 
 class _Other:
     """A member in a thread of its own."""
 
-    def __init__(self, member: Callable[[int, int], int], thread: int, n_threads: int, cores: set[int]) -> None:
-        self.member, self.thread, self.n_threads, self.cores = member, thread, n_threads, cores
+    def __init__(self, member: Callable[[int, int], int], thread: int, n_threads: int) -> None:
+        self.member, self.thread, self.n_threads = member, thread, n_threads
         self.may_begin = False
         self.error: Exception | None = None
         self.gate, self.end = _thread.allocate_lock(), _thread.allocate_lock()
@@ -187,10 +198,6 @@ class _Other:
     def run(self) -> None:
         """Wait for the others to be there, and take part."""
         try:
-            if self.cores:
-                # Where a sandbox forbids it, Linux chooses.
-                with suppress(OSError):
-                    os.sched_setaffinity(0, self.cores)
             self.gate.acquire()
             if self.may_begin:
                 self.member(self.thread, self.n_threads)
