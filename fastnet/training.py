@@ -173,7 +173,7 @@ class _Run:
         self.epochs_before = state.n_epochs
         self.buffer_at_report, self.parameters_epoch = parameters.copy(), 0
         #: Losses and mean absolute errors of the epochs, with room for more of them.
-        self.curves = np.zeros((2, min(self.epochs, _EPOCHS_AT_ONCE)))
+        self.curves = np.empty((2, min(self.epochs, _EPOCHS_AT_ONCE)))
         self.sums = np.zeros(contract.N_SUMS)
         self.gradient = aligned_zeros(parameters.size, parameters.dtype)
         self._begin_span(0)
@@ -187,7 +187,7 @@ class _Run:
     def _begin_span(self, epoch: int) -> None:
         """Make the records for the next epochs: cursor, learning rates and curves count from this one."""
         if epoch == self.curves.shape[1]:
-            room = np.zeros((2, min(self.epochs - epoch, epoch)))
+            room = np.empty((2, min(self.epochs - epoch, epoch)))
             self.curves = np.concatenate([self.curves, room], axis=1)
         self.span_first = epoch
         self.span_end = min(self.curves.shape[1], epoch + _EPOCHS_AT_ONCE)

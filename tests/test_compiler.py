@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastnet.contract import RELU
-from fastnet.kernels.activations import _forward_span
+from fastnet.kernels.activations import forward_span
 from fastnet.kernels.jit import SHARES_PARTS, jit, jit_inline
 from fastnet.kernels.memory import pointer
 
@@ -31,7 +31,7 @@ def calls_with_a_constant(x: Any) -> Any:
 
 @jit
 def writes_relu(values: Any) -> None:
-    _forward_span(RELU, pointer(values), values.size, 0, 0)
+    forward_span(RELU, pointer(values), values.size, 0, 0)
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,25 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fastnet import Network
+from fastnet import Network, kernels
 from tests.support import assert_same_bits
 
 DTYPES = ["float32", "float64"]
 #: Rows below and above what is done on the stack, a whole block and more, and several pieces for threads.
 ROWS = [1, 2, 15, 16, 17, 31, 33, 255, 257, 1000]
+#: Layers narrower and wider than vectors, among them such as are computed with rows across the lanes.
+SIZES = [
+    (64, 100, 10),
+    (1, 1),
+    (1, 70, 40),
+    (5, 3, 2),
+    (3, 130, 20),
+    (2, 9, 65),
+    (20, 50, 1),
+    (17, 35, 18),
+    (16, 8, 16),
+    (30, 98, 3),
+]
 
 
 def inputs(n_rows: int, n_inputs: int, dtype: str) -> np.ndarray:
@@ -20,7 +33,7 @@ def inputs(n_rows: int, n_inputs: int, dtype: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sizes", [(64, 100, 10), (1, 1), (1, 70, 40), (5, 3, 2), (3, 130, 20), (2, 9, 65)])
+@pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("output", ["softmax", "sigmoid", "identity"])
 def test_rows_have_the_bits_of_the_reference(sizes: tuple[int, ...], output: str, dtype: str) -> None:
     network = Network(sizes, "tanh", output, dtype=dtype).initialize(seed=1, scheme="glorot_uniform")
@@ -28,6 +41,35 @@ def test_rows_have_the_bits_of_the_reference(sizes: tuple[int, ...], output: str
     desired = network.predict(x, backend="exact")
     for n_rows in ROWS:
         assert_same_bits(network.predict(x[:n_rows]), desired[:n_rows], f"{n_rows} rows")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bias", [False, True])
+def test_relu_has_the_bits_of_the_reference(bias: bool, dtype: str) -> None:
+    for sizes in SIZES:
+        network = Network(sizes, "relu", bias=bias, dtype=dtype).initialize(seed=1)
+        x = inputs(300, sizes[0], dtype)
+        assert_same_bits(network.predict(x), network.predict(x, backend="exact"), f"{sizes}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nothing_is_written_beside_the_outputs(dtype: str) -> None:
+    for sizes in SIZES:
+        network = Network(sizes, dtype=dtype).initialize(seed=1)
+        for n_rows in ROWS:
+            room = np.full((n_rows + 40, sizes[-1]), np.nan, dtype)
+            network.predict(inputs(n_rows, sizes[0], dtype), out=room[20:-20])
+            assert (np.isfinite(room).all(axis=1) == ([False] * 20 + [True] * n_rows + [False] * 20)).all()
+
+
+def test_a_kernel_writes_to_any_array() -> None:
+    """Of another dtype, or not contiguous, too."""
+    network = Network([20, 50, 3], "tanh", dtype="float32").initialize(seed=1)
+    x = inputs(50, 20, "float32")
+    desired = network.predict(x)
+    for out in (np.empty((50, 3)), np.empty((50, 6), np.float32)[:, ::2], np.empty((3, 50), np.float32).T):
+        assert kernels.forward(network.layout, network.parameter_buffer, x, out) is not None
+        assert_same_bits(out.astype(np.float32), desired)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

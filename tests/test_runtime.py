@@ -14,6 +14,7 @@ import pytest
 
 from fastnet import Network
 from fastnet.kernels import network as kernels
+from fastnet.kernels.prediction import FEW_ROWS
 from fastnet.runtime import digest, entry_points, files, loader
 from fastnet.runtime.plans import Plan, make_plan
 from fastnet.testing.cases import Case
@@ -81,7 +82,7 @@ def test_outputs_are_those_of_forward(entry_point: Callable[[str, str], Any], dt
         rows, out, desired = x[:n_rows], np.full((n_rows, 3), 7, dtype), np.empty((n_rows, 3), dtype)
         workspace = np.empty(0, dtype)
         needed = forward_finite(network.layout, network.parameter_buffer, rows, out, workspace)
-        assert (needed < 0) == (n_rows > kernels.FEW_ROWS)
+        assert (needed < 0) == (n_rows > FEW_ROWS)
         if needed < 0:
             assert (out == 7).all()
             workspace = np.empty(-needed, dtype)

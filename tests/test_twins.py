@@ -47,6 +47,7 @@ BUILDING_BLOCKS = {
     "memory",
     "packing",
     "plans",
+    "prediction",
     "products",
     "regions",
     "simd",
@@ -67,6 +68,7 @@ HELPERS = {
     },
     "fastnet.kernels.activations": {
         "needs_inputs": "whether a layer's inputs may be replaced by its outputs",
+        "softmax_columns": "on pointers: softmax with a row in each lane",
         "forward_rows": "on pointers: a layer's outputs, for the training loop",
         "backward_rows": "on pointers: a layer's deltas, for the training loop",
         "softmax_backward_row": "on pointers: for the training loop and for backward",

@@ -57,6 +57,18 @@ def destination(typing_context, array):
 
 
 @intrinsic
+def plain_pointer(typing_context, array, pointer):
+    """`destination` of an array of the pointer's dtype, or nowhere if it is another array."""
+    is_plain = array.mutable and array.layout == "C" and array.dtype == pointer.dtype
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        data = context.make_array(array)(context, builder, values[0]).data
+        return data if is_plain else ir.Constant(values[1].type, None)
+
+    return pointer(array, pointer), codegen
+
+
+@intrinsic
 def check_dtypes(typing_context, parameters, array):
     """Refuse, when a kernel is compiled, an array of another dtype than the parameters."""
     if array.dtype != parameters.dtype:

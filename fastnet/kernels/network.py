@@ -37,28 +37,25 @@ from fastnet.kernels import losses, optimizers, signatures
 from fastnet.kernels.exchange import give_parameters, give_rows, take_all_parameters, take_parameters, take_rows
 from fastnet.kernels.jit import jit, jit_entry, jit_inline, jit_part
 from fastnet.kernels.memory import (
-    aligned,
     check_dtypes,
     destination,
     is_nowhere,
-    lanes_of,
     least,
     most,
-    moved,
     nowhere,
     pointer,
     release,
     reserve,
     stack_memory,
 )
-from fastnet.kernels.products import entry, layout_size, odd_stride, padded, row_sum, scratch_size, view
+from fastnet.kernels.prediction import STACK_ELEMENTS, forward_blocks, needs_of
+from fastnet.kernels.products import entry, layout_size, odd_stride, row_sum, view
 from fastnet.kernels.regions import (
     add_weights,
     all_finite,
     first_region,
     gather,
     is_finite,
-    layer_forward,
     layer_gradient,
     penalty_of,
     rows_together,
@@ -71,18 +68,6 @@ from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, output_planes
 from fastnet.runtime.board import FIRST_REGION, SECOND_REGION
 
 __all__ = ["forward", "gradient", "train"]
-
-#: Elements of the memory on the stack, and rows for which it is used.
-STACK_ELEMENTS = 8192
-FEW_ROWS = 16
-
-
-class _Needs(NamedTuple):
-    """Rows of a block, units of the widest layer, elements of memory that `forward` needs: 0 if the stack will do."""
-
-    block_rows: int
-    widest: int
-    size: int
 
 
 class _Records(NamedTuple):
@@ -166,12 +151,12 @@ def forward(layout, parameters, x, out):
     array([[33.]])
     """
     _check_forward(layout, parameters, x, out)
-    needs, memory = _needs(layout, parameters, x.shape[0]), nowhere(pointer(parameters))
+    needs, memory = needs_of(layout, parameters, x.shape[0]), nowhere(pointer(parameters))
     if needs.size > 0:
         memory = reserve(memory, needs.size)
         if is_nowhere(memory):
             raise MemoryError
-    _forward(layout, parameters, x, out, needs, memory)
+    forward_blocks(layout, parameters, x, out, needs, memory)
     if needs.size > 0:
         release(memory)
     return out
@@ -185,12 +170,12 @@ def forward_finite(layout, parameters, x, out, workspace):
     number of elements that it has to have is returned. A few rows need none.
     """
     _check_forward(layout, parameters, x, out)
-    needs = _needs(layout, parameters, x.shape[0])
+    needs = needs_of(layout, parameters, x.shape[0])
     if workspace.size < needs.size:
         return -needs.size
     if not all_finite(pointer(x), x.size):
         return 0
-    _forward(layout, parameters, x, out, needs, pointer(workspace))
+    forward_blocks(layout, parameters, x, out, needs, pointer(workspace))
     return 1
 
 
@@ -208,54 +193,6 @@ def _check_forward(layout, parameters, x, out):
         raise ValueError("parameters must have the size of the layout")
     if x.shape[1] != layout[0, N_INPUTS] or out.shape != (x.shape[0], layout[layout.shape[0] - 1, N_OUTPUTS]):
         raise ValueError("x and out must have a column for each input and output of the network, and as many rows")
-
-
-@jit_inline
-def _needs(layout, parameters, n_samples):
-    """What memory `forward` needs: on the stack for a few rows, so that nothing is allocated."""
-    table, data = pointer(layout), pointer(parameters)
-    widest, most_terms = 0, 0
-    for layer in range(layout.shape[0]):
-        widest = most(widest, entry(table, layer, STRIDE))
-        most_terms = most(most_terms, entry(table, layer, N_INPUTS))
-    # So few rows are multiplied without scratch memory.
-    few = least(n_samples, FEW_ROWS)
-    if n_samples == few and 2 * padded(data, few) * widest <= STACK_ELEMENTS:
-        return _Needs(few, widest, 0)
-    block_rows = least(n_samples, BLOCK_ROWS)
-    size = 2 * padded(data, block_rows) * widest + scratch_size(data, most_terms, block_rows)
-    return _Needs(block_rows, widest, size + lanes_of(data))
-
-
-@jit_inline
-def _forward(layout, parameters, x, out, needs, memory):
-    """`forward` in so much memory, or on the stack if it needs none."""
-    table, data, n_layers = pointer(layout), pointer(parameters), layout.shape[0]
-    memory = stack_memory(data, STACK_ELEMENTS) if needs.size == 0 else aligned(memory)
-    _forward_blocks(table, n_layers, data, x, out, needs.block_rows, needs.widest, memory)
-
-
-@jit_part
-def _forward_blocks(layout, n_layers, parameters, x, out, block_rows, widest, memory):
-    """`forward` for blocks of so many rows; the memory holds two planes, then what products need."""
-    values, n_inputs, n_samples = pointer(x), x.shape[1], x.shape[0]
-    plane = padded(parameters, block_rows) * widest
-    scratch = moved(memory, 2 * plane)
-    last = n_layers - 1
-    stride = entry(layout, last, STRIDE)
-    for first in range(0, n_samples, block_rows):
-        n_rows = least(block_rows, n_samples - first)
-        source = view(values, first * n_inputs, n_inputs, 1)
-        z = 0
-        for layer in range(n_layers):
-            # In place, but for the last layer's: softmax leaves its logarithm where its inputs were.
-            a = z if layer < last else plane - z
-            layer_forward(layout, layer, parameters, source, memory, z, a, n_rows, scratch)
-            source = view(memory, a, entry(layout, layer, STRIDE), 1)
-            z = plane - z
-        for row in range(n_rows):
-            for unit in range(entry(layout, last, N_OUTPUTS)):
-                out[first + row, unit] = memory[a + row * stride + unit]
 
 
 @jit

@@ -240,6 +240,8 @@ def _packs_panels(b, n_rows, n_terms, padded_columns):
 def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
     """`product` by panels of b, in tiles.
 
+    The bias may have a row for each of c, in the place of one for all: of as many vectors as a tile has, where
+    ``bias.column`` is 0, of which each stands for all of the row's.
     Up to `STRIP_TERMS` terms, rows of c may be as long as they are wide if nothing is added to them and there is room
     for a vector after the last one.
     """
@@ -284,7 +286,8 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
                 if term == 0:
                     begin, begin_row = zeros(c.data), 0
                     if bias.first >= 0:
-                        begin = moved(bias.data, bias.first + column)
+                        begin = moved(bias.data, bias.first + low * bias.row + column * bias.column)
+                        begin_row = bias.row
                 panel_product(
                     has_strips,
                     halves,
