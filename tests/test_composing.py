@@ -22,7 +22,7 @@ from fastnet import Network, contract, kernels
 from fastnet.contract import Objective, Samples, Update
 from fastnet.kernels import cache
 from fastnet.kernels.lending import is_lendable
-from fastnet.kernels.network import FEW_ROWS
+from fastnet.kernels.prediction import FEW_ROWS
 from fastnet.reference import exact
 from fastnet.reference import network as reference
 from fastnet.reference import optimizers as reference_optimizers
