@@ -14,8 +14,10 @@ from fastnet.validation import check_output
 
 #: Multiplications of a call that predicts, where an activation counts as 64: some 10 ms.
 _PREDICTED_AT_ONCE = 1 << 26
-#: Multiplications of a prediction that each thread is worth: some 0.3 ms.
-_PREDICTED_BY_THREAD = 1 << 23
+#: Multiplications of a prediction that each thread is worth, some 0.1 ms, and of a piece, which takes a call.
+_PREDICTED_BY_THREAD, _PREDICTED_IN_A_PIECE = 3 << 22, 1 << 22
+#: Rows that a piece has at least if it can, of which kernels take a few per cent longer than of more; and a divisor.
+_ROWS_IN_A_PIECE, _ROWS_TOGETHER = 64, 16
 #: Inputs up to which a prediction is a few rows.
 _FEW_INPUTS = 4096
 
@@ -81,10 +83,7 @@ def _write_outputs(
     n_threads = min(n_threads, len(x) * cost // _PREDICTED_BY_THREAD)
     if functions.forward_together is not None and n_threads > 1:
         with cores(n_threads) as n_threads:
-            # Some pieces for each thread, so that one that is held up takes fewer (16 instead of 4: 0.96 of the time);
-            # of whole blocks of the kernels.
-            n_blocks = max(1, min(n_rows, len(x) // (16 * n_threads)) // contract.BLOCK_ROWS)
-            rows_at_once = n_blocks * contract.BLOCK_ROWS
+            rows_at_once = _rows_of_a_piece(len(x), n_threads, cost, n_rows)
             return functions.forward_together(layout, network.parameter_buffer, x, out, rows_at_once, n_threads)
     is_finite = True
     for low in range(0, len(x), n_rows):
@@ -94,6 +93,17 @@ def _write_outputs(
         else:
             is_finite = is_finite and functions.forward_finite(layout, network.parameter_buffer, x[rows], out[rows])
     return is_finite
+
+
+def _rows_of_a_piece(n_rows: int, n_threads: int, cost: int, most_rows: int) -> int:
+    """How many rows a thread is to take at a time; a row costs so many multiplications.
+
+    There are some pieces for each thread, so that one that is held up takes fewer (16 instead of 4: 0.96 of the time).
+    """
+    rows = min(most_rows, n_rows // (16 * n_threads))
+    rows = max(rows, _ROWS_IN_A_PIECE, -(-_PREDICTED_IN_A_PIECE // cost))
+    rows = min(rows, -(-n_rows // n_threads))
+    return -(-rows // _ROWS_TOGETHER) * _ROWS_TOGETHER
 
 
 def hidden_outputs(

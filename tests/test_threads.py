@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import fastnet
+from fastnet import prediction
 from fastnet import threads as settings
 from fastnet.kernels import team
 from fastnet.kernels.memory import pointer
@@ -108,6 +109,20 @@ def test_predictions_by_several_threads(many_cores: None, monkeypatch: pytest.Mo
         assert_same_bits(network.predict(x), desired, f"{n_threads} threads")
 
 
+@pytest.mark.parametrize("cost", [14000, 110000, 700000])
+@pytest.mark.parametrize("n_threads", [2, 5])
+def test_every_thread_has_a_piece(n_threads: int, cost: int) -> None:
+    """And of many rows some, which are none too short."""
+    for n_rows in (16 * n_threads, 100 * n_threads, 3000, 100_000):
+        rows = prediction._rows_of_a_piece(n_rows, n_threads, cost, 1 << 20)
+        assert rows % 16 == 0
+        assert n_rows > rows * (n_threads - 1)
+        if n_rows == 100_000:
+            assert rows * cost >= 1 << 22
+            assert rows >= 64
+            assert n_rows >= 10 * n_threads * rows
+
+
 def test_several_fits_at_once(many_cores: None) -> None:
     desired = CASE.train("exact")
     fastnet.set_threads(2)
@@ -130,6 +145,7 @@ def test_after_a_fork(layer: str) -> None:
     code = """
 import os, sys
 import fastnet
+from fastnet import prediction
 from fastnet import threads as settings
 from fastnet.runtime import threads
 from fastnet.runtime.pace import Pace
