@@ -11,7 +11,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastnet.contract import VECTOR_BYTES
 from fastnet.kernels.jit import jit
@@ -101,14 +100,11 @@ def _seconds(call: Callable[[], Any]) -> float:
 def bandwidth(n_bytes: float, rounds: int = 5) -> float:
     """Bytes a second of a = b / 2 + c, for three arrays that take so many bytes together."""
     size = max(16, int(n_bytes) // (3 * 8) // 8 * 8)
-    target, left, right = (_ones(size) for _ in range(3))
+    # One after another: placed at random, loads wait in some processes for stores at the same place of another page.
+    memory = aligned_zeros(3 * size, np.dtype(np.float64))
+    memory[:] = 1.0
+    target, left, right = memory[:size], memory[size : 2 * size], memory[2 * size :]
     times = max(1, int(2e7 // (24 * size)))
     _triads(target, left, right, times)
     spans = [_seconds(lambda: _triads(target, left, right, times)) for _ in range(rounds)]
     return 24.0 * size * times / median(spans)
-
-
-def _ones(size: int) -> NDArray[np.floating]:
-    array = aligned_zeros(size, np.dtype(np.float64))
-    array[:] = 1.0
-    return array
