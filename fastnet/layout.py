@@ -47,6 +47,9 @@ def aligned_zeros(shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> NDArray
     0
     """
     n_bytes = (shape if isinstance(shape, int) else prod(shape)) * dtype.itemsize
+    if n_bytes == 0:
+        # Optimizers without state have such, which begin anywhere.
+        return np.zeros(shape, dtype)
     memory = np.zeros(n_bytes + contract.VECTOR_BYTES, _BYTE)
     # What NumPy itself says of the address takes twice as long as all of this.
     start = -addressof(c_char.from_buffer(memory)) % contract.VECTOR_BYTES  # type: ignore[arg-type]

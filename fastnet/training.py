@@ -209,7 +209,7 @@ class _Run:
             while (epoch := self.epoch) < self.epochs and stopped_by is None:
                 is_reported = self.report_every is not None and epoch % self.report_every == 0
                 parameters = self.network.parameter_buffer.copy() if is_reported else None
-                status = self._train_to(self._next_stop(every_epoch=callback is not None), interrupt)
+                status = self._train_to(self._next_stop(epoch, every_epoch=callback is not None), epoch, interrupt)
                 if bar is not None:
                     bar.update(self.epoch - epoch)
                 if parameters is not None and isfinite(self.curves[0, epoch]):
@@ -237,9 +237,8 @@ class _Run:
         layout, parameters = self.network.layout, self.network.parameter_buffer
         return self._train(layout, parameters, self.samples, self.objective, self.update, self.progress, n_blocks)
 
-    def _next_stop(self, every_epoch: bool) -> int:
+    def _next_stop(self, epoch: int, every_epoch: bool) -> int:
         """The epoch up to which to train; before one that is reported there is a stop, to keep its parameters."""
-        epoch = self.epoch
         n_epochs = 1 if every_epoch else max(1, self.blocks_per_call // self.blocks_per_epoch)
         if self.report_every is not None:
             since = epoch % self.report_every
@@ -248,10 +247,9 @@ class _Run:
             n_epochs = min(n_epochs, max(1, _INDICES_AT_ONCE // len(self.samples.x)))
         return min(self.epochs, epoch + n_epochs)
 
-    def _train_to(self, stop: int, interrupt: HeldInterrupt) -> int:
-        """Train up to a stop; epochs that an interrupt or an exception has cut off are undone."""
+    def _train_to(self, stop: int, first: int, interrupt: HeldInterrupt) -> int:
+        """Train from an epoch to a stop; epochs that an interrupt or an exception has cut off are undone."""
         start = time.perf_counter()
-        first = self.epoch
         if first == self.span_end:
             self._begin_span(first)
         stop = min(stop, self.span_end)
