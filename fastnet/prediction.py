@@ -14,9 +14,9 @@ from fastnet.validation import check_output
 
 #: Multiplications of a call that predicts, where an activation counts as 64: some 10 ms.
 _PREDICTED_AT_ONCE = 1 << 26
-#: Multiplications of a prediction that each thread is worth, some 0.1 ms, and of a piece, which takes a call.
+#: Multiplications of a prediction that each thread is worth, some 0.14 ms, and that a piece has at least: it is a call.
 _PREDICTED_BY_THREAD, _PREDICTED_IN_A_PIECE = 3 << 22, 1 << 22
-#: Rows that a piece has at least if it can, of which kernels take a few per cent longer than of more; and a divisor.
+#: Rows of a piece at least, if there are so many (a row takes 1.03 of what it takes among more); and what divides them.
 _ROWS_IN_A_PIECE, _ROWS_TOGETHER = 64, 16
 #: Inputs up to which a prediction is a few rows.
 _FEW_INPUTS = 4096

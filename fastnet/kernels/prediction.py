@@ -25,17 +25,17 @@ from fastnet.kernels.memory import (
     store,
 )
 from fastnet.kernels.packing import transpose_square
-from fastnet.kernels.products import entry, finished_target, large_product, padded, scratch_size, view
+from fastnet.kernels.products import entry, finished_target, large_product, padded, rounded_up, scratch_size, view
 from fastnet.kernels.regions import layer_forward
-from fastnet.kernels.tiles import AS_SUMMED, RELU_FORWARD, tile_vectors
+from fastnet.kernels.tiles import AS_SUMMED, RELU_FORWARD, few_rows, tile_vectors
 
 #: Elements of the memory on the stack, and rows for which it is used.
 STACK_ELEMENTS = 8192
 FEW_ROWS = 16
 #: Vectors of rows in a block with rows across the lanes: twice as many took 1.01, a third 1.02 of the time.
 VECTORS_OF_ROWS = 12
-#: What a vector of inputs or outputs takes to be transposed, in fma of vectors; and the rows of the lowest tiles.
-TRANSPOSED, UNITS_TOGETHER = 7, 4
+#: What a vector of inputs or outputs takes to be transposed, in fma of vectors.
+TRANSPOSED = 7
 
 
 class Needs(NamedTuple):
@@ -80,14 +80,9 @@ def _pays_with_rows_in_lanes(layout, n_layers, data, n_samples):
     with_units, with_rows = 0, TRANSPOSED * (entry(layout, 0, N_INPUTS) + entry(layout, n_layers - 1, N_OUTPUTS))
     for layer in range(n_layers):
         n_inputs, n_outputs = entry(layout, layer, N_INPUTS), entry(layout, layer, N_OUTPUTS)
-        with_units += n_inputs * _up(n_outputs, lanes // 2)
-        with_rows += n_inputs * _up(n_outputs, UNITS_TOGETHER)
+        with_units += n_inputs * rounded_up(n_outputs, lanes // 2)
+        with_rows += n_inputs * rounded_up(n_outputs, few_rows(data))
     return with_rows * padded(data, n_samples) < with_units * n_samples
-
-
-@jit_inline
-def _up(n, multiple):
-    return (n + multiple - 1) // multiple * multiple
 
 
 @jit_inline

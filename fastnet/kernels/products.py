@@ -20,7 +20,7 @@ from fastnet.kernels.simd import INTP, Lanes, fma, plus, staged
 from fastnet.kernels.tiles import (
     AS_SUMMED,
     last_rows_product,
-    packs_strips,
+    packed_terms,
     panel_product,
     tile_rows,
     tile_vectors,
@@ -127,10 +127,15 @@ def buffer_size(layout, n_layers):
 
 
 @jit_inline
+def rounded_up(n, multiple):
+    """The least multiple that is not below ``n``."""
+    return (n + multiple - 1) // multiple * multiple
+
+
+@jit_inline
 def padded(data, width):
     """``width`` rounded up to whole vectors of the pointer's dtype."""
-    lanes = lanes_of(data)
-    return (width + lanes - 1) // lanes * lanes
+    return rounded_up(width, lanes_of(data))
 
 
 @staged
@@ -236,19 +241,28 @@ def _packs_panels(b, n_rows, n_terms, padded_columns):
     )
 
 
+@jit_inline
+def _may_have_strips(data, n_rows):
+    """Whether a product of so many rows packs a where b is wide enough."""
+    return packed_terms(data) > 0 and n_rows >= PACKED_FROM_ROWS
+
+
 @jit_part
 def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
     """`product` by panels of b, in tiles.
 
-    The bias may have a row for each of c, in the place of one for all: of as many vectors as a tile has, where
-    ``bias.column`` is 0, of which each stands for all of the row's.
+    Instead of one row for all of c the bias may have a row for each, with ``bias.column`` 0: as many vectors as a tile
+    has, with which all columns of the row begin.
+
     Up to `STRIP_TERMS` terms, rows of c may be as long as they are wide if nothing is added to them and there is room
     for a vector after the last one.
     """
     lanes = lanes_of(c.data)
     padded_columns = padded(c.data, n_columns)
     most_vectors = tile_vectors(c.data)
-    has_strips = packs_strips(c.data) and n_rows >= PACKED_FROM_ROWS and padded_columns > STRIPS_FROM_VECTORS * lanes
+    has_strips = (
+        packed_terms(c.data) > 0 and n_rows >= PACKED_FROM_ROWS and padded_columns > STRIPS_FROM_VECTORS * lanes
+    )
     rows_at_once, terms_at_once = (STRIP_ROWS, STRIP_TERMS) if has_strips else (most(n_rows, 1), TERMS_AT_ONCE)
     is_packed = _packs_panels(b, n_rows, n_terms, padded_columns)
     sums = moved(scratch, padded(c.data, least(n_terms, terms_at_once)) * most_vectors * lanes)
@@ -343,7 +357,7 @@ def scratch_size(data, n_terms, n_rows):
     """Elements that `product` may need: a panel of b, sums that are to be added, and strips of a."""
     width = tile_vectors(data) * lanes_of(data)
     size = (padded(data, least(n_terms, TERMS_AT_ONCE)) + n_rows) * width
-    if packs_strips(data) and n_rows >= PACKED_FROM_ROWS:
+    if _may_have_strips(data, n_rows):
         size += least(n_terms, STRIP_TERMS) * least(n_rows, STRIP_ROWS) + lanes_of(data)
     return size
 

@@ -11,7 +11,7 @@ share them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -82,34 +82,22 @@ class Tile(NamedTuple):
     is_strip: bool = False
 
 
-@intrinsic
-def tile_rows(typing_context, data):
-    """Rows of the largest tile."""
+def _number(choose: Callable[[Shape], int]) -> Any:
+    """An intrinsic for a number of the CPU's `Shape`, a constant; it is called with a pointer."""
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        return ir.Constant(INTP, shape_of(context).rows)
+    @intrinsic
+    def number(typing_context, data):
+        def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+            return ir.Constant(INTP, choose(shape_of(context)))
 
-    return types.intp(data), codegen
+        return types.intp(data), codegen
 
-
-@intrinsic
-def tile_vectors(typing_context, data):
-    """Vectors of the largest tile."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        return ir.Constant(INTP, shape_of(context).vectors)
-
-    return types.intp(data), codegen
+    return number
 
 
-@intrinsic
-def packs_strips(typing_context, data):
-    """Whether there are tiles for packed rows of a."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        return ir.Constant(ir.IntType(1), shape_of(context).packed_terms > 0)
-
-    return types.boolean(data), codegen
+#: Rows and vectors of the largest tile, rows of the lowest, and terms for packed rows of a: 0 if these do not pay.
+tile_rows, tile_vectors = _number(lambda shape: shape.rows), _number(lambda shape: shape.vectors)
+few_rows, packed_terms = _number(lambda shape: shape.few_rows), _number(lambda shape: shape.packed_terms)
 
 
 @intrinsic
@@ -151,9 +139,9 @@ def panel_product(
 
     ``halves`` counts half vectors; where it is odd, the other half of the last vector of c becomes +0.
     c, start, a and b point to the first elements; rows are ``..._row`` elements apart, the terms of a
-    ``a_column``; with ``is_strip``, only where `packs_strips`, a lies as `fastnet.kernels.packing.pack_strips` has
-    copied it. Sums begin with ``start``; ``finish`` is one of the constants above, and ``outputs`` points to a
-    relu's outputs, whose rows are ``c_row`` apart.
+    ``a_column``; with ``is_strip``, only where there are `packed_terms`, a lies as
+    `fastnet.kernels.packing.pack_strips` has copied it. Sums begin with ``start``; ``finish`` is one of the constants
+    above, and ``outputs`` points to a relu's outputs, whose rows are ``c_row`` apart.
     """
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
