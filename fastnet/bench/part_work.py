@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.contract import VECTOR_BYTES
 from fastnet.kernels.formulas import arithmetic, optimizers
 from fastnet.kernels.simd import Lanes
 from fastnet.testing.cases import Case
@@ -104,9 +103,9 @@ def flops_of(formula: Callable[..., Any], n_arguments: int, dtype: str) -> int:
     """
     from llvmlite import ir
 
-    element = ir.FloatType() if dtype == "float32" else ir.DoubleType()
-    vector = ir.VectorType(element, VECTOR_BYTES // np.dtype(dtype).itemsize)
-    function = ir.Function(ir.Module(), ir.FunctionType(ir.VoidType(), [vector] * n_arguments), "formula")
+    # Of vectors some CPUs have instructions that do several operations.
+    number = ir.FloatType() if dtype == "float32" else ir.DoubleType()
+    function = ir.Function(ir.Module(), ir.FunctionType(ir.VoidType(), [number] * n_arguments), "formula")
     block = function.append_basic_block()
     builder = ir.IRBuilder(block)
     formula(*(Lanes(builder, argument) for argument in function.args))

@@ -218,8 +218,8 @@ _NOT_LESS = 5
 
 
 @cache
-def _has_mask_registers() -> bool:
-    """Whether LLVM puts what it compares into AVX-512's mask registers."""
+def _has_avx512() -> bool:
+    """Whether there is AVX-512, for registers of any length; LLVM then puts what it compares into mask registers."""
     return "+avx512vl" in cpu_target.target_context.codegen().magic_tuple()[2]
 
 
@@ -231,13 +231,35 @@ def zero_below(x: Lanes, limit: float) -> Lanes:
     """
     magnitude, kind = absolute(x), x.value.type
     comparison = _COMPARISONS.get((x.width, kind.count)) if isinstance(kind, ir.VectorType) else None
-    if comparison is None or not _has_mask_registers():
+    if comparison is None or not _has_avx512():
         return select(magnitude < limit, 0.0, x)
     code = ir.IntType(8)
     signature = ir.FunctionType(kind, [kind, kind, code])
     function = cgutils.get_or_insert_function(x.builder.module, signature, f"llvm.x86.{comparison}")
     kept = Lanes(x.builder, x.builder.call(function, [magnitude.value, x.constant(limit), code(_NOT_LESS)]))
     return (x.bits() & kept.bits()).floats()
+
+
+def has_scaling(x: Lanes) -> bool:
+    """Whether the CPU has `scale_by_power` for values like x."""
+    kind = x.value.type
+    return _has_avx512() and isinstance(kind, ir.VectorType) and kind.count * x.width in (128, 256, 512)
+
+
+def scale_by_power(x: Lanes, exponent: Lanes) -> Lanes:
+    """x times 2 to the power of an integer, rounded once: IEEE 754's scaleB.
+
+    On Zen 4 it does not take the ports of multiplications: with it exp takes 0.81 (float32) and 0.86 of the time.
+    """
+    kind, mask = x.value.type, ir.IntType(max(8, x.value.type.count))
+    bits = kind.count * x.width
+    # In all lanes; of 512 bits also with the mode of rounding that the CPU is in.
+    options = [ir.Constant(kind, ir.Undefined), mask(-1), *([INT32(4)] if bits == 512 else [])]
+    arguments = [x.value, exponent.value, *options]
+    signature = ir.FunctionType(kind, [argument.type for argument in arguments])
+    name = f"llvm.x86.avx512.mask.scalef.p{'s' if x.width == 32 else 'd'}.{bits}"
+    function = cgutils.get_or_insert_function(x.builder.module, signature, name)
+    return Lanes(x.builder, x.builder.call(function, arguments))
 
 
 def switch(builder: ir.IRBuilder, code: ir.Value | int, cases: Mapping[int, Callable[[], Lanes]]) -> Lanes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastnet import coefficients, contract
-from fastnet.kernels.simd import Lanes, absolute, copysign, fma, select, zero_below
+from fastnet.kernels.simd import Lanes, absolute, copysign, fma, has_scaling, scale_by_power, select, zero_below
 
 
 def format_of(x: Lanes) -> contract.Format:
@@ -49,13 +49,13 @@ def flush(x: Lanes) -> Lanes:
     return zero_below(x, format_of(x).flush_below)
 
 
-def _reduce(x: Lanes, sign: float = 1.0) -> tuple[Lanes, Lanes]:
-    """(t, r) with exp(sign x) = 2^k exp(r), where t is k + round_to_integer and |r| <= log(2) / 2."""
+def _reduce(x: Lanes, sign: float = 1.0) -> tuple[Lanes, Lanes, Lanes]:
+    """(t, k, r) with exp(sign x) = 2^k exp(r), where t is k + round_to_integer and |r| <= log(2) / 2."""
     c, magic = coefficients_of(x), format_of(x).round_to_integer
     t = fma(x, sign * c.log2_e, magic)
     k = t - magic
     r = fma(k, -c.ln2_high, x if sign > 0 else -x)
-    return t, fma(k, -c.ln2_low, r)
+    return t, k, fma(k, -c.ln2_low, r)
 
 
 def _expm1_of_reduced(r: Lanes) -> Lanes:
@@ -72,8 +72,10 @@ def _power(t: Lanes, shift: int = 0) -> Lanes:
 def _exp_of_negative(x: Lanes) -> Lanes:
     """exp of x <= 0."""
     f = format_of(x)
-    t, r = _reduce(at_least(f.exp_low, x))
+    t, k, r = _reduce(at_least(f.exp_low, x))
     p = _expm1_of_reduced(r)
+    if has_scaling(x):
+        return scale_by_power(p + 1.0, k)
     s = _power(t, f.sigmoid_shift)
     return fma(s, p, s) * 2.0**-f.sigmoid_shift
 
@@ -81,10 +83,13 @@ def _exp_of_negative(x: Lanes) -> Lanes:
 def exp(x: Lanes) -> Lanes:
     f, c = format_of(x), coefficients_of(x)
     x = at_most(f.exp_high, at_least(f.exp_low, x))
-    t, r = _reduce(x)
+    t, k, r = _reduce(x)
     high = r + 1.0
     low = r - (high - 1.0)
     significand = high + fma(r * r, polynomial(r, c.exp), low)
+    if has_scaling(x):
+        # Of the two multiplications below only one rounds, too.
+        return scale_by_power(significand, k)
     half = fma(x, 0.5 * c.log2_e, f.round_to_integer)
     first = _power(half)
     second = (t.bits().integer_sub(half.bits()).integer_add(f.bias) << f.significand_bits).floats()
@@ -93,7 +98,7 @@ def exp(x: Lanes) -> Lanes:
 
 def expm1(x: Lanes) -> Lanes:
     f = format_of(x)
-    t, r = _reduce(at_most(f.exp_high, at_least(-f.saturation, x)))
+    t, _, r = _reduce(at_most(f.exp_high, at_least(-f.saturation, x)))
     p = _expm1_of_reduced(r)
     s = _power(t, -1)
     return fma(s, p, s - 0.5) * 2.0
@@ -131,24 +136,26 @@ def _log1p(e: Lanes) -> Lanes:
 
 def sigmoid(x: Lanes) -> Lanes:
     f = format_of(x)
-    t, r = _reduce(at_most(f.saturation, at_least(f.exp_low, x)), -1.0)
-    inverse = _inverse_power(t, f.sigmoid_shift) * 2.0**-f.sigmoid_shift
+    t, k, r = _reduce(at_most(f.saturation, at_least(f.exp_low, x)), -1.0)
+    inverse = _inverse_power(t, k)
     above = inverse + 1.0
     lost = inverse - (above - 1.0)
     p = fma(r * r, polynomial(r, coefficients_of(r).exp), r + lost)
     return inverse / (above + p)
 
 
-def _inverse_power(t: Lanes, shift: int) -> Lanes:
-    """2^(shift - k) for a t of `_reduce`."""
+def _inverse_power(t: Lanes, k: Lanes) -> Lanes:
+    """2^-k for t and k of `_reduce`, which may be subnormal."""
     f = format_of(t)
-    difference = Lanes(t.builder, t.bits().constant(f.bias + shift)).integer_sub(t.bits())
-    return (difference << f.significand_bits).floats()
+    if has_scaling(t):
+        return scale_by_power(Lanes(t.builder, t.constant(1.0)), -k)
+    difference = Lanes(t.builder, t.bits().constant(f.bias + f.sigmoid_shift)).integer_sub(t.bits())
+    return (difference << f.significand_bits).floats() * 2.0**-f.sigmoid_shift
 
 
 def tanh(x: Lanes) -> Lanes:
     f = format_of(x)
-    t, r = _reduce(at_least(-f.saturation, absolute(x) * -2.0))
+    t, _, r = _reduce(at_least(-f.saturation, absolute(x) * -2.0))
     p = _expm1_of_reduced(r)
     s = _power(t)
     return copysign(fma(s, p, s - 1.0) / fma(s, p, s + 1.0), x)
