@@ -240,6 +240,12 @@ def zero_below(x: Lanes, limit: float) -> Lanes:
     return (x.bits() & kept.bits()).floats()
 
 
+def is_narrow(x: Lanes) -> bool:
+    """Whether x is a vector shorter than a `Vector`: of a small network, in which all else waits for the result."""
+    kind = x.value.type
+    return isinstance(kind, ir.VectorType) and kind.count * x.width < 8 * VECTOR_BYTES
+
+
 def has_scaling(x: Lanes) -> bool:
     """Whether the CPU has `scale_by_power` for values like x."""
     kind = x.value.type

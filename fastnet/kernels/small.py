@@ -27,7 +27,7 @@ from fastnet.kernels.plans import PlanType, SlotType, TracedPlan
 from fastnet.kernels.products import View
 from fastnet.kernels.simd import INTP, Lanes
 from fastnet.kernels.team import Part, alone
-from fastnet.kernels.tracing import Places, Registers, Trace, interleave, traced
+from fastnet.kernels.tracing import Places, Planes, Registers, Trace, interleave, traced
 from fastnet.runtime.plans import Plan
 
 
@@ -164,7 +164,7 @@ class _Scope:
             for _ in range(3):
                 planes.append(end)
                 end += n_rows * layer[STRIDE]
-        free, sums = self.registers(), self.part("sums") if plan.is_grouped or n_rows == 0 else self.registers()
+        free, sums = Planes(self.trace), self.part("sums") if plan.is_grouped or n_rows == 0 else self.registers()
         table = tuple(entry for layer in plan.layers for entry in layer)
         distances = end + n_rows * plan.layers[-1][STRIDE]
         return workspace.Net(

@@ -5,8 +5,8 @@ twin in this file. Loops over sizes run here and now; what is left of them are t
 another, without a loop, an address or a branch. Memory is a `Registers`: a note of which lane of which value an element
 is, so that to load and store emits nothing but shuffles.
 
-Rows of narrow layers share vectors: where a kernel works on the row at a position, a `Places` of several will do. Lanes
-never meet, so the results are those of rows that have a vector each.
+Rows of narrow layers share vectors, or a vector holds one unit of several rows: where a kernel works on the row at a
+position, a `Places` of several will do. Lanes never meet, so the results are those of rows that have a vector each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core.registry import CPUDispatcher
 
-from fastnet.contract import VECTOR_BYTES
+from fastnet.contract import SOFTMAX, VECTOR_BYTES
 from fastnet.kernels import activations, losses, memory, products
 from fastnet.kernels.simd import INT32, Lanes, broadcast, fma
 
@@ -39,16 +39,19 @@ def width_of(n_units: int, whole: int) -> int:
 
 
 class Places:
-    """Positions of several rows, on which kernels calculate as with one."""
+    """Positions of several rows, on which kernels calculate as with one.
 
-    def __init__(self, positions: Iterable[int]) -> None:
-        self.positions = tuple(positions)
+    ``width`` is the number of elements there, if it is not all that lie side by side.
+    """
+
+    def __init__(self, positions: Iterable[int], width: int | None = None) -> None:
+        self.positions, self.width = tuple(positions), width
 
     def __add__(self, other: int) -> Places:
-        return Places(position + other for position in self.positions)
+        return Places((position + other for position in self.positions), self.width)
 
     def __mul__(self, factor: int) -> Places:
-        return Places(position * factor for position in self.positions)
+        return Places((position * factor for position in self.positions), self.width)
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -147,9 +150,17 @@ class Registers:
             position += 1
         return found
 
+    def tiles(self, n_rows: int, n_units: int) -> Iterator[tuple[Places, range]]:
+        """The vectors of a matrix: the rows of each, and their columns with padding."""
+        width = width_of(n_units, self.trace.whole)
+        for rows in self.trace.groups(n_rows, width):
+            for first in range(0, width, self.trace.whole):
+                yield rows, range(first, min(first + self.trace.whole, width))
+
     def load(self, index: Places | int) -> Lanes:
         """The vector of the rows at these positions."""
-        return self.trace.vector(element for position in _rows_at(index) for element in self.row(position))
+        width = index.width if isinstance(index, Places) else None
+        return self.trace.vector(element for position in _rows_at(index) for element in self.row(position)[:width])
 
     def store(self, index: Places | int, value: Lanes) -> None:
         """Let the elements at these positions be those of a vector."""
@@ -158,6 +169,12 @@ class Registers:
         for number, position in enumerate(rows):
             for lane in range(width):
                 self.elements[position + lane] = (value.value, number * width + lane)
+
+    def pad(self, first: int, n_rows: int, n_units: int, stride: int) -> None:
+        """Let there be zeros beside the units of rows, up to the width of a vector, unless there is something."""
+        for row in range(n_rows):
+            for unit in range(n_units, width_of(n_units, self.trace.whole)):
+                self.elements.setdefault(first + row * stride + unit, None)
 
     def __getitem__(self, index: Places | int) -> Lanes:
         """The scalar at a position, or the vector of those at several."""
@@ -170,6 +187,25 @@ class Registers:
         return Lanes(self.trace.builder, value)
 
 
+class Planes(Registers):
+    """The planes of a block: where that makes no more vectors, each holds one unit of several rows.
+
+    The sums of the next layer then begin with the first units while the last ones are on their way (5001 epochs of the
+    3-4-1 network: 292 us instead of 296; 8 rows of a 2-3-1: 0.91 of the time).
+    """
+
+    def tiles(self, n_rows: int, n_units: int) -> Iterator[tuple[Places, range]]:
+        """The vectors of a matrix: the rows of each, and their columns."""
+        by_rows, together = list(super().tiles(n_rows, n_units)), min(n_rows, self.trace.lanes)
+        firsts = range(0, n_rows, together)
+        if len(firsts) * n_units > len(by_rows):
+            yield from by_rows
+            return
+        for unit in range(n_units):
+            for first in firsts:
+                yield Places(range(first, min(first + together, n_rows)), 1), range(unit, unit + 1)
+
+
 def _product(c: Any, a: Any, b: Any, bias: Any, n_rows: int, n_terms: int, n_columns: int, scratch: Any) -> bool:
     """`products.product` on registers, which finishes nothing; to add to c means to go on with its sums."""
     trace, data = c.data.trace, c.data
@@ -179,20 +215,18 @@ def _product(c: Any, a: Any, b: Any, bias: Any, n_rows: int, n_terms: int, n_col
         return found
 
     n_columns = sum(b.first + column * b.column in b.data.elements for column in range(n_columns))
-    width = width_of(n_columns, trace.whole)
-    for rows in trace.groups(n_rows, width):
-        for first in range(0, width, trace.whole):
-            columns = range(first, min(first + trace.whole, width))
-            lanes = [(row, column) for row in rows for column in columns]
-            place = c.first + rows * c.row + first
-            total = trace.vector(element(bias, 0, column) if bias.first >= 0 else None for _, column in lanes)
-            if c.add:
-                total = data.load(place)
-            for term in range(n_terms):
-                left = trace.vector(element(a, row, term) for row, _ in lanes)
-                right = trace.vector(element(b, term, column) if column < n_columns else None for _, column in lanes)
-                total = fma(left, right, total)
-            data.store(place, total)
+    for rows, columns in data.tiles(n_rows, n_columns):
+        lanes = [(row, column) for row in rows for column in columns]
+        place = c.first + rows * c.row + columns[0]
+        total = trace.vector(element(bias, 0, column) if bias.first >= 0 else None for _, column in lanes)
+        if c.add:
+            total = data.load(place)
+        for term in range(n_terms):
+            left = trace.vector(element(a, row, term) for row, _ in lanes)
+            right = trace.vector(element(b, term, column) if column < n_columns else None for _, column in lanes)
+            total = fma(left, right, total)
+        data.store(place, total)
+    data.pad(c.first, n_rows, n_columns, c.row)
     return False
 
 
@@ -208,18 +242,26 @@ def _row_sum(
         total.store(total_first + column, accumulator)
 
 
-def _forward_rows(activation: int, buffer: Registers, z: int, a: int, n_rows: int, n_units: int, stride: int) -> None:
+def _forward_rows(activation: int, buffer: Planes, z: int, a: int, n_rows: int, n_units: int, stride: int) -> None:
     """`activations.forward_rows`, on rows that share vectors."""
-    for rows in buffer.trace.groups(n_rows, width_of(n_units, buffer.trace.whole)):
-        kernel = traced(activations.forward_rows)
-        kernel(activation, buffer, z + rows * stride, a + rows * stride, 1, n_units, stride)
+    kernel = traced(activations.forward_rows)
+    if activation == SOFTMAX:
+        for rows in buffer.trace.groups(n_rows, width_of(n_units, buffer.trace.whole)):
+            kernel(activation, buffer, z + rows * stride, a + rows * stride, 1, n_units, stride)
+        return
+    for rows, units in buffer.tiles(n_rows, n_units):
+        place = rows * stride + units[0]
+        kernel(activation, buffer, z + place, a + place, 1, len(units), len(units))
+    buffer.pad(a, n_rows, n_units, stride)
 
 
-def _backward_rows(activation: int, buffer: Registers, delta: int, z: int, a: int, n_rows: int, stride: int) -> None:
+def _backward_rows(activation: int, buffer: Planes, delta: int, z: int, a: int, n_rows: int, stride: int) -> None:
     """`activations.backward_rows`, on rows that share vectors."""
-    for rows in buffer.trace.groups(n_rows, len(buffer.row(z))):
-        kernel, offset = traced(activations.backward_rows), rows * stride
-        kernel(activation, buffer, delta + offset, z + offset, a + offset, 1, stride)
+    kernel = traced(activations.backward_rows)
+    n_units = sum(buffer.elements.get(z + unit) is not None for unit in range(stride))
+    for rows, units in buffer.tiles(n_rows, n_units):
+        place = rows * stride + units[0]
+        kernel(activation, buffer, delta + place, z + place, a + place, 1, len(units))
 
 
 def _output_rows(objective: Any, output: Any, samples: Any, first_row: int, low: int, high: int) -> None:

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastnet import coefficients, contract
-from fastnet.kernels.simd import Lanes, absolute, copysign, fma, has_scaling, scale_by_power, select, zero_below
+from fastnet.kernels.simd import (
+    Lanes,
+    absolute,
+    copysign,
+    fma,
+    has_scaling,
+    is_narrow,
+    scale_by_power,
+    select,
+    zero_below,
+)
 
 
 def format_of(x: Lanes) -> contract.Format:
@@ -136,12 +146,15 @@ def _log1p(e: Lanes) -> Lanes:
 
 def sigmoid(x: Lanes) -> Lanes:
     f = format_of(x)
-    t, k, r = _reduce(at_most(f.saturation, at_least(f.exp_low, x)), -1.0)
+    # To choose last is shorter for who waits for it, and 4 instructions more: arrays would take 1.05 times as long.
+    chooses_last = is_narrow(x)
+    t, k, r = _reduce(x if chooses_last else at_most(f.saturation, at_least(f.exp_low, x)), -1.0)
     inverse = _inverse_power(t, k)
     above = inverse + 1.0
     lost = inverse - (above - 1.0)
     p = fma(r * r, polynomial(r, coefficients_of(r).exp), r + lost)
-    return inverse / (above + p)
+    result = inverse / (above + p)
+    return select(x > f.saturation, 1.0, select(x < f.exp_low, 0.0, result)) if chooses_last else result
 
 
 def _inverse_power(t: Lanes, k: Lanes) -> Lanes:
