@@ -21,7 +21,7 @@ from fastnet import prediction
 from fastnet import threads as settings
 from fastnet.kernels import team
 from fastnet.kernels.memory import pointer
-from fastnet.kernels.workspace import EXCHANGED_BYTES
+from fastnet.kernels.workspace import RELAYED_BYTES
 from fastnet.runtime import threads
 from fastnet.runtime.board import FIRST_REGION, SECOND_REGION, new_board
 from fastnet.runtime.pace import Pace
@@ -80,23 +80,36 @@ def test_threads_give_the_bits_of_every_kernel(many_cores: None, n_threads: int)
 
 
 def test_two_threads_that_share_memory_give_the_same_bits(many_cores: None) -> None:
-    """Their copies would be too large for them to exchange, which smaller trainings here do."""
+    """Their copies would be too large for a relay, by which smaller trainings here go."""
     case = replace(CASE, layer_sizes=(37, 301, 301, 5), epochs=2)
     bytes_of_planes = 3 * 256 * 2 * 301 * 4
-    assert bytes_of_planes > EXCHANGED_BYTES
+    assert bytes_of_planes > RELAYED_BYTES
     assert_equal(trained(case, 2), trained(case, 1), "2 threads")
 
 
-def test_a_training_that_diverges_does_so_alike(many_cores: None) -> None:
-    case = replace(CASE, optimizer=fastnet.SGD(1e38), epochs=9)
+@pytest.mark.parametrize("n_threads", [2, 4])
+@pytest.mark.parametrize("n_samples", [700, 300])
+def test_a_training_that_diverges_does_so_alike(many_cores: None, n_samples: int, n_threads: int) -> None:
+    """In the middle of an epoch, and at the end of one, where the loss of a last batch does not tell it yet."""
+    case = replace(CASE, optimizer=fastnet.SGD(1e38), epochs=9, n_samples=n_samples)
     one = trained(case, 1)
     assert "divergence" in one
-    assert_equal(trained(case, 4), one, "4 threads")
+    assert_equal(trained(case, n_threads), one, f"{n_threads} threads")
 
 
-def test_fit_goes_on_in_the_middle_of_an_epoch(many_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n_threads", [2, 4])
+def test_fit_goes_on_in_the_middle_of_an_epoch(
+    many_cores: None, monkeypatch: pytest.MonkeyPatch, n_threads: int
+) -> None:
     monkeypatch.setattr("fastnet.training._CALL_SECONDS", 0.0)
-    assert_equal(trained(CASE, 4), CASE.train("exact"), "one block a call")
+    assert_equal(trained(CASE, n_threads), CASE.train("exact"), "one block a call")
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 16, 17])
+def test_a_thread_may_have_no_rows(many_cores: None, n_rows: int) -> None:
+    """Of a last batch of a few."""
+    case = replace(CASE, n_samples=300 + n_rows, dtype="float64")
+    assert_equal(trained(case, 2), case.train("exact"), f"{n_rows} rows at the end")
 
 
 def test_predictions_by_several_threads(many_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,6 @@ PAIRS: dict[str, tuple[ModuleType, list[ModuleType]]] = {
 BUILDING_BLOCKS = {
     "cache",
     "compiler",
-    "exchange",
     "formulas",
     "jit",
     "lending",
@@ -50,6 +49,7 @@ BUILDING_BLOCKS = {
     "prediction",
     "products",
     "regions",
+    "relay",
     "simd",
 }
 BUILDING_BLOCKS |= {"signatures", "small", "spans", "stages", "team", "tiles", "tracing", "workspace", "wrapping"}
@@ -80,7 +80,8 @@ HELPERS = {
         "Output": "on pointers: the planes of an output layer",
         "SampleRows": "on pointers: samples in an order",
         "output_rows": "on pointers: losses and deltas, for the training loop",
-        "sum_rows": "on pointers: the sums of the losses, for the training loop",
+        "sum_rows": "on pointers: the sums of the losses of each unit, for the training loop",
+        "sum_units": "on pointers: the sum of these",
     },
     "fastnet.kernels.optimizers": {
         "State": "on pointers: an optimizer",

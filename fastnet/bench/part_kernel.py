@@ -142,13 +142,15 @@ def repeat_parts(
         if parts & _BACKWARD:
             backward_block(net, 0, n_rows)
         if parts & _SUMS:
-            loss, error = sum_block(net, rows, first_row, n_rows)
+            loss, error = sum_block(net, rows, first_row, 0, n_rows, False)
             records.sums[LOSS_SUM] += loss
             records.sums[ERROR_SUM] += error
             batch_weight = add_weights(net, rows, first_row, n_rows, 0.0)
         scale = optimizers.scale_of(objective, batch_weight)
         if parts & _GRADIENT:
-            second_region(net, x, n_rows, records, False, False, objective, state, scale, rate, learning_rate, part)
+            second_region(
+                net, x, 0, n_rows, records, False, False, objective, state, scale, rate, learning_rate, part, team, 0
+            )
         if parts & _OPTIMIZER:
             _optimizer_step(net, records, objective, state, scale, rate, learning_rate)
     keep(workspace)

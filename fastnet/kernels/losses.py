@@ -15,7 +15,7 @@ from fastnet.contract import CROSS_ENTROPY, MATCHED, SOFTMAX
 from fastnet.kernels.activations import backward, join_padded, log_softmax, softmax_backward_row
 from fastnet.kernels.formulas import activations, arithmetic, losses
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.memory import keep_first, lanes_of, least, load, pointer, splat, start, store
+from fastnet.kernels.memory import keep_first, lanes_of, load, pointer, splat, start, store
 from fastnet.kernels.simd import Lanes, absolute, fma, plus, staged
 
 __all__ = ["delta", "loss"]
@@ -115,26 +115,33 @@ def output_rows(objective, output, samples, first_row, low, high):
 
 
 @jit_inline
-def sum_rows(output, samples, first_row, n_rows, sums):
-    """The sums of the weighted losses and of the absolute errors, rows in order, then units in order in float64.
+def sum_rows(output, samples, first_row, low, high, sums, goes_on):
+    """The sums of the weighted losses, then of the absolute errors, of each unit over a block's rows, in order.
 
-    ``sums`` has room for two vectors.
+    With ``goes_on`` they go on from what is in ``sums``, which has room for two rows of the output's stride.
     """
     buffer, stride, lanes = output.buffer, output.stride, lanes_of(output.buffer)
-    loss, error = 0.0, 0.0
     for unit in range(0, output.n_units, lanes):
-        total_loss, total_distance = start(sums, 0), start(sums, lanes)
-        offset = unit
-        for row in range(first_row, first_row + n_rows):
+        total_loss, total_distance = start(sums, unit), start(sums, stride + unit)
+        if goes_on:
+            total_loss, total_distance = load(sums, unit), load(sums, stride + unit)
+        offset = low * stride + unit
+        for row in range(first_row + low, first_row + high):
             factor = splat(buffer, samples.weight[samples.order[row]])
             total_loss = _weighted(load(buffer, output.losses + offset), factor, total_loss)
             total_distance = plus(total_distance, load(buffer, output.distances + offset))
             offset += stride
-        store(sums, 0, total_loss)
-        store(sums, lanes, total_distance)
-        for lane in range(least(lanes, output.n_units - unit)):
-            loss += np.float64(sums[lane])
-            error += np.float64(sums[lanes + lane])
+        store(sums, unit, total_loss)
+        store(sums, stride + unit, total_distance)
+
+
+@jit_inline
+def sum_units(output, sums):
+    """The sums of the weighted losses and of the absolute errors: those of the units, in order, in float64."""
+    loss, error = 0.0, 0.0
+    for unit in range(output.n_units):
+        loss += np.float64(sums[unit])
+        error += np.float64(sums[output.stride + unit])
     return loss, error
 
 

@@ -34,7 +34,6 @@ from fastnet.contract import (
     WEIGHT_SUM,
 )
 from fastnet.kernels import losses, optimizers, signatures
-from fastnet.kernels.exchange import give_parameters, give_rows, take_all_parameters, take_parameters, take_rows
 from fastnet.kernels.jit import jit, jit_entry, jit_inline, jit_part
 from fastnet.kernels.memory import (
     check_dtypes,
@@ -42,6 +41,7 @@ from fastnet.kernels.memory import (
     is_nowhere,
     least,
     most,
+    moved,
     nowhere,
     pointer,
     release,
@@ -63,9 +63,10 @@ from fastnet.kernels.regions import (
     square_columns,
     sum_block,
 )
-from fastnet.kernels.team import alone, member, part_of, share, wait, wait_after
-from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, output_planes, parts_of, place
-from fastnet.runtime.board import FIRST_REGION, SECOND_REGION
+from fastnet.kernels.relay import end_together, take_all_parameters, take_sums
+from fastnet.kernels.team import alone, member, part_of, share, tell, wait, wait_after, wait_for, whole
+from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, parts_of, place
+from fastnet.runtime.board import ENDED, FIRST_REGION, HANDED_ON, RETURNED, SECOND_REGION
 
 __all__ = ["forward", "gradient", "train"]
 
@@ -253,21 +254,24 @@ def gradient(layout, parameters, samples, objective, out):
     memory = stack_memory(data, STACK_ELEMENTS) if is_small else reserve(data, parts.end)
     if is_nowhere(memory):
         raise MemoryError
-    net = make_net(pointer(layout), layout.shape[0], data, parts, block_rows, memory, alone(data))
+    team = alone(data)
+    net = make_net(pointer(layout), layout.shape[0], data, parts, block_rows, memory, team)
     fill(net, block_rows, n_samples)
     rows, result = _sample_rows(samples, net.natural, False), destination(out)
     total = 0.0
     for low in range(0, n_samples, BLOCK_ROWS):
         n_rows = least(BLOCK_ROWS, n_samples - low)
         x = view(rows.x, low * n_inputs, n_inputs, 1)
-        first_region(net, x, rows, low, objective, 0, n_rows)
-        loss, _ = losses.sum_rows(output_planes(net), rows, low, n_rows, net.sums)
+        first_region(net, x, rows, low, objective, 0, n_rows, team, -1)
+        loss, _ = sum_block(net, rows, low, 0, n_rows, False)
         total += loss
         for layer in range(net.n_layers):
             stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
-            layer_gradient(net, layer, x, n_rows, result, low > 0, 0, entry(net.layout, layer, N_INPUTS))
+            nothing, delta = view(net.parameters, -1, 0, 1), place(net, layer, DELTA_PLANE)
+            n_weights = entry(net.layout, layer, N_INPUTS)
+            layer_gradient(net, layer, x, 0, n_rows, result, nothing, low > 0, 0, n_weights)
             if bias >= 0:
-                row_sum(result, bias, net.planes, place(net, layer, DELTA_PLANE), n_rows, stride, stride, low > 0)
+                row_sum(result, bias, nothing, net.planes, delta, n_rows, stride, stride, low > 0)
     if not is_small:
         release(memory)
     return total
@@ -373,7 +377,7 @@ def _records_of(update, progress):
 
 @jit_part
 def _run(net, samples, objective, state, records, team, n_blocks):
-    """`train` on pointers. Every thread keeps the books; the first one writes them down."""
+    """`train` on pointers. Every thread keeps the books, but for the first one of a relay; one writes them down."""
     cursor, sums = records.cursor, records.sums
     n_outputs, n_samples = entry(net.layout, net.n_layers - 1, N_OUTPUTS), samples.n_samples
     epoch, first, low = cursor[EPOCH], cursor[BATCH_START], cursor[NEXT_ROW]
@@ -385,10 +389,16 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         sums[BATCH_WEIGHT],
     )
     together = rows_together(net)
+    is_relay = net.hands_on or net.goes_on
+    writes = net.goes_on or (team.thread == 0 and not is_relay)
     status = FINISHED
     # Nobody writes to the records before all have read them.
     wait(team)
     part = part_of(SECOND_REGION, team)
+    if is_relay:
+        part = whole(part)
+    # What has been counted in a relay before a block, and before the last one.
+    turn, last_turn, waited = 0, -1, False
     while epoch < stop_epoch:
         if n_blocks == 0:
             status = PAUSED
@@ -399,67 +409,94 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         is_last = low + n_rows == end
         first_row = low
         x = view(samples.x, low * samples.n_inputs, samples.n_inputs, 1)
+        if net.hands_on and last_turn >= 0:
+            # The second thread has decided on the shares.
+            wait_for(moved(team.board, RETURNED), last_turn + 1)
         part_of_rows = part_of(FIRST_REGION, team)
         own, beyond = share(n_rows, together, part_of_rows)
         if samples.is_ordered:
             first_row += (epoch - first_ordered_epoch) * n_samples
             gather(net, samples, first_row, own, beyond, 0, samples.n_inputs)
             x = view(net.gathered, 0, odd_stride(samples.x, samples.n_inputs), 1)
-        first_region(net, x, samples, first_row, objective, own, beyond)
-        if is_last and objective.l2 != 0:
-            square_columns(net, part_of_rows)
-        give_rows(net, own, beyond, part)
-        wait_after(FIRST_REGION, team)
-        # Shares change at the end of a region: these are the next block's, which has to know them before it waits.
-        next_part = part_of(SECOND_REGION, team)
-        take_rows(net, samples, first_row, n_rows, together, part_of_rows, part)
+        first_region(net, x, samples, first_row, objective, own, beyond, team, last_turn)
+        if net.hands_on and team.board[RETURNED] >= ENDED:
+            break
+        if is_last and objective.l2 != 0 and not net.hands_on:
+            square_columns(net, whole(part_of_rows) if net.goes_on else part_of_rows)
+        if is_relay:
+            from_row, to_row, next_part = own, beyond, whole(part)
+            if net.goes_on:
+                take_sums(net, team, turn, waited)
+        else:
+            wait_after(FIRST_REGION, team)
+            # Shares change at the end of a region: these are the next block's, which has to know them before it waits.
+            from_row, to_row, next_part = 0, n_rows, part_of(SECOND_REGION, team)
+        loss, error = sum_block(net, samples, first_row, from_row, to_row, net.goes_on)
+        if net.hands_on:
+            tell(moved(team.board, HANDED_ON), turn + 1)
         if low == first:
             batch_weight = 0.0
-        loss, error = sum_block(net, samples, first_row, n_rows)
-        loss_sum += loss
-        error_sum += error
-        batch_weight = add_weights(net, samples, first_row, n_rows, batch_weight)
-        add = low > first
-        low += n_rows
         scale, rate, learning_rate, steps = 1.0, 0.0, 0.0, False
-        if is_last:
-            if objective.l2 != 0:
-                loss_sum += penalty_of(net, objective.l2)
-            learning_rate, steps = records.learning_rates[epoch], isfinite(loss_sum)
-            scale, rate = optimizers.scale_of(objective, batch_weight), optimizers.rate_of(state, learning_rate)
-        second_region(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, part)
-        if is_last and not steps:
-            if team.thread == 0:
+        if not net.hands_on:
+            loss_sum += loss
+            error_sum += error
+            batch_weight = add_weights(net, samples, first_row, n_rows, batch_weight)
+            if is_last:
+                if objective.l2 != 0:
+                    loss_sum += penalty_of(net, objective.l2)
+                learning_rate, steps = records.learning_rates[epoch], isfinite(loss_sum)
+                scale, rate = optimizers.scale_of(objective, batch_weight), optimizers.rate_of(state, learning_rate)
+        add = low > first and not net.hands_on
+        low += n_rows
+        last_turn = turn
+        turn, waited = second_region(
+            net,
+            x,
+            from_row,
+            to_row - from_row,
+            records,
+            add,
+            steps,
+            objective,
+            state,
+            scale,
+            rate,
+            learning_rate,
+            part,
+            team,
+            turn + 1,
+        )
+        if is_last and not steps and not net.hands_on:
+            if writes:
                 records.loss_curve[epoch] = loss_sum
                 records.mean_absolute_error[epoch] = error_sum / (end * n_outputs)
             status = NOT_FINITE
             break
         weight_sum += batch_weight if is_last else 0.0
-        if is_last:
-            give_parameters(net, part)
-        wait_after(SECOND_REGION, team)
-        if is_last:
-            take_parameters(net, part)
+        if not is_relay:
+            wait_after(SECOND_REGION, team)
         part = next_part
         if not is_last:
             continue
-        if team.thread == 0:
+        if writes:
             optimizers.count_step(state)
         first = end
         if end < n_samples:
             continue
-        mean_loss = loss_sum / (weight_sum if objective.mean else 1.0)
-        if team.thread == 0:
-            records.loss_curve[epoch] = mean_loss
-            records.mean_absolute_error[epoch] = error_sum / (n_samples * n_outputs)
+        if not net.hands_on:
+            mean_loss = loss_sum / (weight_sum if objective.mean else 1.0)
+            if writes:
+                records.loss_curve[epoch] = mean_loss
+                records.mean_absolute_error[epoch] = error_sum / (n_samples * n_outputs)
+            if not (isfinite(mean_loss) and is_finite(net.parameters, state.size)):
+                status = NOT_FINITE
         loss_sum, error_sum, weight_sum, batch_weight = 0.0, 0.0, 0.0, 0.0
         first, low = 0, 0
-        if not (isfinite(mean_loss) and is_finite(net.parameters, state.size)):
-            status = NOT_FINITE
+        if status == NOT_FINITE:
             break
         epoch += 1
-    if team.thread == 0:
+    if writes:
         cursor[EPOCH], cursor[BATCH_START], cursor[NEXT_ROW] = epoch, first, low
         sums[LOSS_SUM], sums[ERROR_SUM], sums[WEIGHT_SUM] = loss_sum, error_sum, weight_sum
         sums[BATCH_WEIGHT] = batch_weight
-    return status
+    return end_together(net, team, status)

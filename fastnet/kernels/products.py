@@ -145,11 +145,11 @@ def _term(factor: Lanes, right: Lanes, total: Lanes) -> Lanes:
 
 @jit_inline
 def product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
-    """c = a @ b, or c += a @ b; every sum from the bias row, or from +0 where ``bias.first`` is negative.
+    """c = a @ b, or c += a @ b; every sum from the bias, or from +0 where ``bias.first`` is negative.
 
-    c is a `Target`; the others are `View`s. Either the rows of b are whole vectors, or its columns are
-    (``b.row`` is 1). To add to c takes at most `BLOCK_ROWS` terms. ``scratch`` has room for `scratch_size`. Returns
-    whether ``c.finish`` was done; only tiles do it.
+    c is a `Target`; the others are `View`s. The bias is one row for all of c (``bias.row`` is 0) or has as many. Either
+    the rows of b are whole vectors, or its columns are (``b.row`` is 1). To add to c takes at most `BLOCK_ROWS` terms.
+    ``scratch`` has room for `scratch_size`. Returns whether ``c.finish`` was done; only tiles do it.
     """
     # Calls and tiles cost more than the smallest products (the 3-4-1 network: 260 ns an epoch).
     if n_rows * n_terms <= FEW_TERMS and n_columns <= lanes_of(c.data):
@@ -177,7 +177,7 @@ def _small_product(c, a, b, bias, n_rows, n_terms, n_columns):
                 c.data[c_index + column] = total
                 b_index += b.column
         else:
-            sums = load(bias.data, bias.first) if bias.first >= 0 else splat(c.data, 0.0)
+            sums = load(bias.data, bias.first + row * bias.row) if bias.first >= 0 else splat(c.data, 0.0)
             for _ in range(n_terms):
                 sums = _term(splat(a.data, a.data[a_index]), load(b.data, b_index), sums)
                 a_index += a.column
@@ -370,10 +370,11 @@ def odd_stride(data, width):
 
 
 @jit_inline
-def row_sum(total, total_first, values, first, n_rows, stride, width, add):
+def row_sum(total, total_first, begin, values, first, n_rows, stride, width, add):
     """The sums of the first ``width`` columns of rows of whole vectors; with ``add`` they are added to ``total``.
 
-    Rows are taken in order; four vectors of columns at a time, for an addition waits for the one before.
+    They go on from the row at ``begin``, a `View`, or from +0 where ``begin.first`` is negative. Rows are taken in
+    order; four vectors of columns at a time, for an addition waits for the one before.
     """
     lanes = lanes_of(values)
     column = 0
@@ -383,6 +384,10 @@ def row_sum(total, total_first, values, first, n_rows, stride, width, add):
         index = first + column
         # Columns past the last one are summed again in its place.
         second, third, fourth = least(1, n - 1) * lanes, least(2, n - 1) * lanes, (n - 1) * lanes
+        if begin.first >= 0:
+            start = begin.first + column
+            a, b = load(begin.data, start), load(begin.data, start + second)
+            c, d = load(begin.data, start + third), load(begin.data, start + fourth)
         for _ in range(n_rows):
             a = plus(a, load(values, index))
             b = plus(b, load(values, index + second))

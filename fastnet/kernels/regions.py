@@ -1,8 +1,8 @@
 """The two regions of a step, on pointers: what happens to a block of rows, for threads to share.
 
 In the first, rows go forward and their deltas backward; in the second, rows of the weights receive their gradient over
-all the block's rows, and with the last block of a batch their step. Nothing is summed across threads. Lanes run across
-the units of a layer.
+all the block's rows, and with the last block of a batch their step. No sum is split between threads, but for two of
+which one goes on where the other has come to (`fastnet.kernels.relay`). Lanes run across the units of a layer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fastnet.kernels.products import (
     target,
     view,
 )
+from fastnet.kernels.relay import hand_piece_on, piece_end, take_parameters, take_piece
 from fastnet.kernels.simd import Lanes, fma, staged
 from fastnet.kernels.team import share
 from fastnet.kernels.tiles import AS_SUMMED, RELU_BACKWARD, RELU_FORWARD
@@ -54,10 +55,15 @@ def rows_together(net):
 
 
 @jit_inline
-def forward_block(net, x, low, high):
-    """Inputs and outputs of every layer's activation, for the rows of the view x from ``low`` to ``high``."""
-    source = view(x.data, x.first + low * x.row, x.row, x.column)
+def forward_block(net, x, low, high, team, last_turn):
+    """Inputs and outputs of every layer's activation, for the rows of the view x from ``low`` to ``high``.
+
+    The first thread of a relay takes a layer's parameters when it comes to it.
+    """
+    source, number = view(x.data, x.first + low * x.row, x.row, x.column), last_turn + 2
     for layer in range(net.n_layers):
+        if net.hands_on and last_turn >= 0:
+            number = take_parameters(net, layer, team, number)
         stride = entry(net.layout, layer, STRIDE)
         z, a = place(net, layer, Z_PLANE) + low * stride, place(net, layer, A_PLANE) + low * stride
         layer_forward(net.layout, layer, net.parameters, source, net.planes, z, a, high - low, net.scratch)
@@ -108,25 +114,36 @@ def backward_block(net, low, high):
 
 
 @jit_inline
-def first_region(net, x, samples, first_row, objective, low, high):
-    """The first region, for the rows of a block from ``low`` to ``high``: forward, losses, backward."""
-    forward_block(net, x, low, high)
+def first_region(net, x, samples, first_row, objective, low, high, team, last_turn):
+    """The first region, for the rows of a block from ``low`` to ``high``: forward, losses, backward.
+
+    ``last_turn`` is what a relay had counted before the last block (`fastnet.kernels.relay`), or negative.
+    """
+    forward_block(net, x, low, high, team, last_turn)
     losses.output_rows(objective, output_planes(net), samples, first_row, low, high)
     backward_block(net, low, high)
 
 
 @jit_inline
-def layer_gradient(net, layer, x, n_rows, gradient, add, low, high):
-    """The gradient of a layer's rows of weights from ``low`` to ``high``, over ``n_rows`` rows of a block."""
+def layer_gradient(net, layer, x, first_row, n_rows, gradient, sums, add, low, high):
+    """The gradient of a layer's rows of weights from ``low`` to ``high``, over ``n_rows`` rows of a block.
+
+    It goes on from ``sums``, laid out like the gradient, unless ``sums.first`` is negative.
+    """
     stride = entry(net.layout, layer, STRIDE)
-    inputs = view(x.data, x.first, x.column, x.row)
+    first, inputs = entry(net.layout, layer, WEIGHTS) + low * stride, view(x.data, x.first, x.column, x.row)
+    if n_rows == 0:
+        # A thread without rows begins sums all the same.
+        for index in range(first, first + (high - low) * stride, lanes_of(gradient)):
+            store(gradient, index, splat(gradient, 0.0))
+        return
     if layer > 0:
         inputs = view(net.planes, place(net, layer - 1, A_PLANE), 1, entry(net.layout, layer - 1, STRIDE))
     product(
-        target(gradient, entry(net.layout, layer, WEIGHTS) + low * stride, stride, add),
-        view(inputs.data, inputs.first + low * inputs.row, inputs.row, inputs.column),
-        view(net.planes, place(net, layer, DELTA_PLANE), stride, 1),
-        view(net.parameters, -1, 0, 1),
+        target(gradient, first, stride, add),
+        view(inputs.data, inputs.first + low * inputs.row + first_row * inputs.column, inputs.row, inputs.column),
+        view(net.planes, place(net, layer, DELTA_PLANE) + first_row * stride, stride, 1),
+        view(sums.data, sums.first + first if sums.first >= 0 else -1, stride, 1),
         high - low,
         n_rows,
         entry(net.layout, layer, N_OUTPUTS),
@@ -135,29 +152,50 @@ def layer_gradient(net, layer, x, n_rows, gradient, add, low, high):
 
 
 @jit_inline
-def second_region(net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, part):
-    """The second region: a part of the gradients, and with ``steps`` of the optimizer's step."""
-    for number in range(2 * net.n_layers):
-        # Weights, then biases, of each layer: one place where a step is taken, because it is a lot of code.
-        layer, l2 = number // 2, objective.l2
+def second_region(
+    net, x, first_row, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, part, team, turn
+):
+    """The second region: a part of the gradients, over some of a block's rows; with ``steps`` of the optimizer's step.
+
+    ``turn`` is what a relay has counted before (`fastnet.kernels.relay`). Returns what it has counted then, and whether
+    its second thread had to wait.
+    """
+    gradient = net.partial if net.hands_on else records.gradient
+    begun = net.partial if add else records.gradient
+    waited, seen = False, 0
+    for layer in range(net.n_layers):
         stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
-        if number % 2 == 0:
-            low, high = share(entry(net.layout, layer, N_INPUTS), ROWS_TOGETHER, part)
-            layer_gradient(net, layer, x, n_rows, records.gradient, add, low, high)
-            first = entry(net.layout, layer, WEIGHTS)
-            low, high = low * stride, high * stride
-        else:
-            l2 = 0.0
-            low, high = share(stride, lanes_of(net.parameters), part)
-            if bias < 0:
-                high = low
-            first = bias
-            delta = place(net, layer, DELTA_PLANE) + low
-            row_sum(records.gradient, bias + low, net.planes, delta, n_rows, stride, high - low, add)
-        if steps:
-            optimizers.step_span(
-                first + low, first + high, l2, scale, net.parameters, records.gradient, state, learning_rate, rate
-            )
+        low, end = share(entry(net.layout, layer, N_INPUTS), ROWS_TOGETHER, part)
+        is_begun = False
+        while low < end or not is_begun:
+            high = piece_end(net, low, end, stride)
+            turn += 1
+            seen = take_piece(net, begun, layer, low, high, team, turn, seen)
+            waited = waited or seen < 0
+            for number in range(2):
+                # Weights, then biases: one place where a step is taken, because it is a lot of code.
+                l2 = objective.l2
+                sums = view(begun, 0 if net.goes_on else -1, 0, 1)
+                if number == 0:
+                    first, last = low * stride, high * stride
+                    layer_gradient(net, layer, x, first_row, n_rows, gradient, sums, add, low, high)
+                    begin = entry(net.layout, layer, WEIGHTS)
+                else:
+                    l2 = 0.0
+                    first, last = share(stride, lanes_of(net.parameters), part)
+                    if bias < 0 or is_begun:
+                        last = first
+                    begin = bias
+                    delta = place(net, layer, DELTA_PLANE) + first_row * stride + first
+                    sums = view(begun, bias + first if net.goes_on else -1, 0, 1)
+                    row_sum(gradient, bias + first, sums, net.planes, delta, n_rows, stride, last - first, add)
+                if steps:
+                    optimizers.step_span(
+                        begin + first, begin + last, l2, scale, net.parameters, gradient, state, learning_rate, rate
+                    )
+            hand_piece_on(net, layer, low, high, team, steps, turn, layer == net.n_layers - 1 and high == end)
+            is_begun, low = True, high
+    return turn, waited
 
 
 @jit_inline
@@ -191,9 +229,14 @@ def penalty_of(net, l2):
 
 
 @jit_inline
-def sum_block(net, samples, first_row, n_rows):
-    """`losses.sum_rows` for a block."""
-    return losses.sum_rows(output_planes(net), samples, first_row, n_rows, net.sums)
+def sum_block(net, samples, first_row, low, high, goes_on):
+    """The sums of the losses and of the absolute errors over a block's rows up to ``high``.
+
+    They go on from ``net.sums`` with ``goes_on``; else ``low`` is the first row.
+    """
+    output = output_planes(net)
+    losses.sum_rows(output, samples, first_row, low, high, net.sums, goes_on)
+    return losses.sum_units(output, net.sums)
 
 
 @jit_inline

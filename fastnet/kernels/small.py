@@ -39,6 +39,8 @@ class _Net(NamedTuple):
     #: The address of the slot.
     parameters: Any
     gathered: Any
+    hands_on: bool
+    goes_on: bool
 
 
 class _Here:
@@ -181,6 +183,9 @@ class _Scope:
             None,
             sums,
             False,
+            False,
+            None,
+            None,
             None,
             None,
         )
@@ -267,7 +272,7 @@ def _write_out(typing_context, slot, parameters, slots, gradient):
 
 
 @intrinsic
-def _first_region(typing_context, net, x, samples, first_row, objective, low, high):
+def _first_region(typing_context, net, x, samples, first_row, objective, low, high, team, last_turn):
     """`regions.first_region`, then the sums over the rows and the gradient."""
     plan = _plan_of(net)
 
@@ -278,10 +283,10 @@ def _first_region(typing_context, net, x, samples, first_row, objective, low, hi
         inputs = View(rows.x, 0, rows.n_inputs, 1)
         gradient = scope.part("gradient") if plan.is_grouped else scope.registers()
         records = network._Records(None, None, gradient, None, None, None)
-        traced(regions.first_region)(traced_net, inputs, rows, 0, aim, 0, n_rows)
-        traced(regions.sum_block)(traced_net, rows, 0, n_rows)
+        traced(regions.first_region)(traced_net, inputs, rows, 0, aim, 0, n_rows, None, -1)
+        traced(regions.sum_block)(traced_net, rows, 0, 0, n_rows, False)
         traced(regions.second_region)(
-            traced_net, inputs, n_rows, records, plan.is_grouped, False, aim, None, 1.0, 0.0, 0.0, _ALL
+            traced_net, inputs, 0, n_rows, records, plan.is_grouped, False, aim, None, 1.0, 0.0, 0.0, _ALL, None, 0
         )
         scope.keep("sums", traced_net.sums)
         scope.keep("gradient", gradient)
@@ -318,20 +323,21 @@ def _first_region(typing_context, net, x, samples, first_row, objective, low, hi
         return context.get_dummy_value()
 
     intp = types.intp
-    return types.none(net, x, samples, intp, objective, intp, intp), codegen
+    return types.none(net, x, samples, intp, objective, intp, intp, team, intp), codegen
 
 
 @intrinsic
-def _sum_block(typing_context, net, samples, first_row, n_rows):
+def _sum_block(typing_context, net, samples, first_row, low, high, goes_on):
     """`regions.sum_block`, of rows that have been summed."""
     plan = _plan_of(net)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         scope = _Scope(builder, plan, _unpacked(builder, net, values[0]).parameters)
-        sums = traced(regions.sum_block)(scope.net(0), scope.samples(0, None, None), 0, 0)
+        sums = traced(regions.sum_block)(scope.net(0), scope.samples(0, None, None), 0, 0, 0, False)
         return context.make_tuple(builder, signature.return_type, [total.value for total in sums])
 
-    return types.UniTuple(types.float64, 2)(net, samples, types.intp, types.intp), codegen
+    intp = types.intp
+    return types.UniTuple(types.float64, 2)(net, samples, intp, intp, intp, types.boolean), codegen
 
 
 @intrinsic
@@ -377,15 +383,30 @@ def _penalty_of(typing_context, net, l2):
 
 @intrinsic
 def _second_region(
-    typing_context, net, x, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, part
+    typing_context,
+    net,
+    x,
+    first_row,
+    n_rows,
+    records,
+    add,
+    steps,
+    objective,
+    state,
+    scale,
+    rate,
+    learning_rate,
+    part,
+    team,
+    turn,
 ):
     """The step of `regions.second_region`; the gradient is there."""
     plan = _plan_of(net)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        numbers, aim = _unpacked(builder, state, values[7]), _unpacked(builder, objective, values[6])
-        scale, rate, learning_rate = (Lanes(builder, value) for value in values[8:11])
-        with builder.if_then(values[5]):
+        numbers, aim = _unpacked(builder, state, values[8]), _unpacked(builder, objective, values[7])
+        scale, rate, learning_rate = (Lanes(builder, value) for value in values[9:12])
+        with builder.if_then(values[6]):
             scope = _Scope(builder, plan, _unpacked(builder, net, values[0]).parameters)
             parameters, gradient, slots = (scope.part(name) for name in ("parameters", "gradient", "slots"))
             settings = _Settings(scope, numbers.settings)
@@ -402,11 +423,11 @@ def _second_region(
             scope.keep("parameters", parameters)
             scope.keep("slots", slots)
             scope.interleave()
-        return context.get_dummy_value()
+        return context.make_tuple(builder, signature.return_type, [values[-1], ir.Constant(ir.IntType(1), 0)])
 
-    number = types.float64
-    return types.none(
-        net, x, types.intp, records, types.boolean, types.boolean, objective, state, number, number, number, part
+    number, intp, flag = types.float64, types.intp, types.boolean
+    return types.Tuple([intp, flag])(
+        net, x, intp, intp, records, flag, flag, objective, state, number, number, number, part, team, intp
     ), codegen
 
 
@@ -427,8 +448,14 @@ def _no_rows(net, samples, first_row, low, high, low_input, high_input):
 
 
 @jit_inline
-def _no_gift(net, *places):
-    """In place of what `exchange` does: there is one thread."""
+def _no_sums(net, team, turn, waited):
+    """In place of `relay.take_sums`: there is one thread."""
+
+
+@jit_inline
+def _own_status(net, team, status):
+    """In place of `relay.end_together`: there is one thread."""
+    return status
 
 
 @jit_inline
@@ -452,10 +479,8 @@ _run = _with(
     network._run,
     rows_together=_one_row,
     gather=_no_rows,
-    give_rows=_no_gift,
-    take_rows=_no_gift,
-    give_parameters=_no_gift,
-    take_parameters=_no_gift,
+    take_sums=_no_sums,
+    end_together=_own_status,
     first_region=_first_region,
     square_columns=_no_squares,
     penalty_of=_penalty_of,
@@ -480,7 +505,7 @@ def train(plan, layout, parameters, samples, objective, update, progress, n_bloc
     data, slots, gradient = pointer(parameters), pointer(update.slots), pointer(progress.gradient)
     slot = _reserve(plan)
     _read_in(slot, data, slots, gradient)
-    net = _Net(pointer(layout), layout.shape[0], slot, pointer(samples.x))
+    net = _Net(pointer(layout), layout.shape[0], slot, pointer(samples.x), False, False)
     rows = network._sample_rows(samples, pointer(samples.order), samples.order.shape[0] > 0)
     state, records = optimizers.state_of(update, parameters.size), network._records_of(update, progress)
     status = _run(net, rows, objective, state, records, alone(data), n_blocks)

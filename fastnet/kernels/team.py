@@ -91,10 +91,9 @@ def part_of(region, team):
 
 
 @jit_inline
-def other_part(part):
-    """The share of the other one of two."""
-    before = part.own if part.before == 0 else 0
-    return Part(before, part.total - part.own, part.total)
+def whole(part):
+    """All shares together."""
+    return Part(0, part.total, part.total)
 
 
 @jit_inline
@@ -136,12 +135,18 @@ def wait_after(region, team):
     reads them meanwhile.
     """
     if wait(team):
-        own = _place(region, team.thread, team)
-        left = team.board[own] >> _EASING
-        part = left // (team.n_threads - 1)
-        team.board[own] -= part * team.n_threads
-        for thread in range(team.n_threads):
-            team.board[_place(region, thread, team)] += part
+        leave_share(region, team.thread, team)
+
+
+@jit_inline
+def leave_share(region, last, team):
+    """Some of the share of the member that comes last becomes that of the others."""
+    own = _place(region, last, team)
+    left = team.board[own] >> _EASING
+    part = left // (team.n_threads - 1)
+    team.board[own] -= part * team.n_threads
+    for thread in range(team.n_threads):
+        team.board[_place(region, thread, team)] += part
 
 
 @intrinsic
@@ -155,48 +160,100 @@ def _wait(typing_context, board, n_threads):
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         counter, count = values
-        one, sleepers = ir.Constant(INTP, 1), builder.gep(counter, [ir.Constant(INTP, 1)])
+        one = ir.Constant(INTP, 1)
         # Sequentially consistent, as all that follows: of a member that goes to sleep and one that arrives last, one
         # sees what the other has written.
         arrived_now = builder.add(builder.atomic_rmw("add", counter, one, "seq_cst"), one)
         # The number only grows. Who is the last of a round lets all of it go on.
         rounds = builder.udiv(builder.add(arrived_now, builder.sub(count, one)), count)
         goal = builder.mul(rounds, count)
-        labels = ("last", "wake", "look", "pause", "sleep", "again", "done")
-        last, wake, look, pause, sleep, again, done = (builder.append_basic_block(f"wait.{label}") for label in labels)
-        before = builder.block
-        builder.cbranch(builder.icmp_unsigned("==", arrived_now, goal), last, look)
-        builder.position_at_end(last)
-        asleep = builder.load_atomic(sleepers, "seq_cst", 8)
-        builder.cbranch(builder.icmp_unsigned(">", asleep, ir.Constant(INTP, 0)), wake, done)
-        builder.position_at_end(wake)
-        _futex(builder, counter, _WAKE, count)
-        builder.branch(done)
-
-        builder.position_at_end(look)
-        looks = builder.phi(INTP)
-        arrived = builder.load_atomic(counter, "acquire", 8)
-        builder.cbranch(builder.icmp_unsigned(">=", arrived, goal), done, pause)
-        builder.position_at_end(pause)
-        _pause(builder)
-        builder.cbranch(builder.icmp_unsigned("<", looks, ir.Constant(INTP, _LOOKS)), again, sleep)
-        builder.position_at_end(sleep)
-        builder.atomic_rmw("add", sleepers, one, "seq_cst")
-        # Only while the number is still what it was.
-        _futex(builder, counter, _SLEEP, arrived)
-        builder.atomic_rmw("sub", sleepers, one, "seq_cst")
-        builder.branch(again)
-        builder.position_at_end(again)
-        looks.add_incoming(ir.Constant(INTP, 0), before)
-        looks.add_incoming(builder.add(looks, one), again)
-        builder.branch(look)
-        builder.position_at_end(done)
-        is_last = builder.phi(ir.IntType(1))
-        for block in (last, wake, look):
-            is_last.add_incoming(ir.Constant(ir.IntType(1), block is not look), block)
+        is_last = builder.icmp_unsigned("==", arrived_now, goal)
+        with builder.if_else(is_last) as (last, others):
+            with last:
+                _wake(builder, counter, count)
+            with others:
+                _look(builder, counter, goal)
         return is_last
 
     return types.boolean(board, types.intp), codegen
+
+
+@intrinsic
+def tell(typing_context, counter, number):
+    """Say that a number has been counted up to, to a member that may look; what was written before is there to read."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        builder.store_atomic(values[1], values[0], "release", 8)
+        return context.get_dummy_value()
+
+    return types.none(counter, types.intp), codegen
+
+
+@intrinsic
+def announce(typing_context, counter, number):
+    """`tell` a member that may sleep, too; it takes longer, until the other core has given the number up."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        builder.atomic_rmw("xchg", *values, "seq_cst")
+        _wake(builder, values[0], ir.Constant(INTP, 1))
+        return context.get_dummy_value()
+
+    return types.none(counter, types.intp), codegen
+
+
+@intrinsic
+def told(typing_context, counter):
+    """What another member has told."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return builder.load_atomic(values[0], "acquire", 8)
+
+    return types.intp(counter), codegen
+
+
+@intrinsic
+def wait_for(typing_context, counter, goal):
+    """Wait until another member has told a number, or more."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        _look(builder, *values)
+        return context.get_dummy_value()
+
+    return types.none(counter, types.intp), codegen
+
+
+def _wake(builder: ir.IRBuilder, counter: ir.Value, count: ir.Value) -> None:
+    """Wake so many of those that sleep until a number is counted up; how many they are stands after it."""
+    asleep = builder.load_atomic(builder.gep(counter, [ir.Constant(INTP, 1)]), "seq_cst", 8)
+    with builder.if_then(builder.icmp_unsigned(">", asleep, ir.Constant(INTP, 0)), likely=False):
+        _futex(builder, counter, _WAKE, count)
+
+
+def _look(builder: ir.IRBuilder, counter: ir.Value, goal: ir.Value) -> None:
+    """Look at a number until it has come to a goal, for a while, then sleep."""
+    one, sleepers = ir.Constant(INTP, 1), builder.gep(counter, [ir.Constant(INTP, 1)])
+    labels = ("look", "pause", "sleep", "again", "done")
+    look, pause, sleep, again, done = (builder.append_basic_block(f"wait.{label}") for label in labels)
+    before = builder.block
+    builder.branch(look)
+    builder.position_at_end(look)
+    looks = builder.phi(INTP)
+    arrived = builder.load_atomic(counter, "acquire", 8)
+    builder.cbranch(builder.icmp_unsigned(">=", arrived, goal), done, pause)
+    builder.position_at_end(pause)
+    _pause(builder)
+    builder.cbranch(builder.icmp_unsigned("<", looks, ir.Constant(INTP, _LOOKS)), again, sleep)
+    builder.position_at_end(sleep)
+    builder.atomic_rmw("add", sleepers, one, "seq_cst")
+    # Only while the number is still what it was.
+    _futex(builder, counter, _SLEEP, arrived)
+    builder.atomic_rmw("sub", sleepers, one, "seq_cst")
+    builder.branch(again)
+    builder.position_at_end(again)
+    looks.add_incoming(ir.Constant(INTP, 0), before)
+    looks.add_incoming(builder.add(looks, one), again)
+    builder.branch(look)
+    builder.position_at_end(done)
 
 
 def _pause(builder: ir.IRBuilder) -> None:

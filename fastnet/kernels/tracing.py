@@ -231,9 +231,17 @@ def _product(c: Any, a: Any, b: Any, bias: Any, n_rows: int, n_terms: int, n_col
 
 
 def _row_sum(
-    total: Registers, total_first: int, values: Registers, first: int, n_rows: int, stride: int, width: int, add: bool
+    total: Registers,
+    total_first: int,
+    begin: Any,
+    values: Registers,
+    first: int,
+    n_rows: int,
+    stride: int,
+    width: int,
+    add: bool,
 ) -> None:
-    """`products.row_sum`; to add means to go on with the sums."""
+    """`products.row_sum` from +0; to add means to go on with the sums."""
     for column in range(0, width, values.trace.whole):
         one = values.load(first + column)
         accumulator = total.load(total_first + column) if add else Lanes(one.builder, one.constant(0.0))
@@ -309,6 +317,7 @@ _TWINS: dict[Any, Any] = {
     memory.lanes_of: lambda data: data.trace.whole,
     memory.at: lambda table, row, columns, column: table[row * columns + column],
     memory.least: min,
+    memory.most: max,
     memory.keep_first: _keep_first,
     memory.join_rows: lambda data, index, step, part: data.load(index),
     memory.split_rows: lambda data, index, step, part, value: data.store(index, value),

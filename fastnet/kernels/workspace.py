@@ -20,9 +20,8 @@ from fastnet.kernels.products import buffer_size, entry, padded, scratch_size
 #: 0.985 and 0.97 of the time.
 (Z_PLANE, A_PLANE, DELTA_PLANE) = range(3)
 PLAN_COLUMNS = 3
-#: Memory up to which two threads have planes, rows and parameters of their own: copies gain where a core's caches hold
-#: them. On Zen 4 steps took 0.79 of the time with 0.3 MB, 0.83 to 0.94 with 0.4 to 1.1, 1.06 to 1.10 with 1.7 to 3.3.
-EXCHANGED_BYTES = 5 << 18
+#: Memory up to which two threads have planes, rows and parameters of their own.
+RELAYED_BYTES = 6 << 18
 
 
 class Net(NamedTuple):
@@ -33,7 +32,7 @@ class Net(NamedTuple):
     parameters: Any
     #: Where the planes begin.
     plan: Any
-    #: Of this thread alone where two exchange what they have made (`fastnet.kernels.exchange`), as the parameters are.
+    #: Of this thread alone where one of two goes on with the other's sums (`fastnet.kernels.relay`), as parameters are.
     planes: Any
     #: Positions of the planes of the losses and the absolute errors of the last layer.
     losses: int
@@ -44,12 +43,17 @@ class Net(NamedTuple):
     gathered: Any
     #: 0, 1, 2, …
     natural: Any
-    #: Of this thread alone: what the products need, and two vectors.
+    #: Of this thread alone: what the products need, and the sums over the rows of losses and errors.
     scratch: Any
     sums: Any
-    #: Whether two threads exchange what they have made, and the memory that they do it through.
-    exchanges: bool
-    shared_planes: Any
+    #: Whether this thread begins sums with which another one goes on, and whether it is the other one.
+    hands_on: bool
+    goes_on: bool
+    #: Gradients that were begun: this thread's copy, and what the first one writes. Then its sums over the rows, and
+    #: the parameters that the second one writes.
+    partial: Any
+    handed: Any
+    handed_sums: Any
     shared_parameters: Any
 
 
@@ -61,7 +65,7 @@ class Parts(NamedTuple):
     #: The parts of the threads, one after another.
     own: int
     n_own: int
-    #: The same for planes, gathered rows and parameters, where two threads have their own; else 0.
+    #: The same for planes, gathered rows, parameters and sums, where two threads have their own; else 0.
     copies: int
     n_copies: int
     integers: int
@@ -99,10 +103,10 @@ def parts_of(layout, n_layers, data, n_rows, n_gathered, n_natural, n_threads):
     squares = n_planes + 2 * _plane_size(layout, n_layers - 1, data, n_rows)
     gathered = squares + n_squares
     own = gathered + padded(data, n_gathered)
-    n_own = padded(data, scratch_size(data, most_terms, most_terms)) + 2 * lanes_of(data)
+    n_own = padded(data, scratch_size(data, most_terms, most_terms)) + 2 * entry(layout, n_layers - 1, STRIDE)
     copies = own + n_threads * n_own
-    n_copies = own - n_squares + padded(data, buffer_size(layout, n_layers))
-    if n_copies // lanes_of(data) * VECTOR_BYTES > EXCHANGED_BYTES:
+    n_copies = own - n_squares + 2 * padded(data, buffer_size(layout, n_layers))
+    if n_copies // lanes_of(data) * VECTOR_BYTES > RELAYED_BYTES:
         n_copies = 0
     # Of more threads only two may work now and then, with these arguments and memory.
     whole = copies + (2 * n_copies if n_threads > 1 else 0)
@@ -118,12 +122,15 @@ def make_net(layout, n_layers, parameters, parts, n_rows, memory, team):
     n_plane = _plane_size(layout, n_layers - 1, parameters, n_rows)
     plan = integers(moved(workspace, parts.integers))
     own = moved(workspace, parts.own + team.thread * parts.n_own)
-    exchanges = team.n_threads == 2 and parts.n_copies > 0
+    is_relay = team.n_threads == 2 and parts.n_copies > 0
     planes, gathered, own_parameters = workspace, moved(workspace, parts.gathered), parameters
-    if exchanges:
+    partial = handed = own
+    if is_relay:
         planes = moved(workspace, parts.copies + team.thread * parts.n_copies)
         gathered = moved(planes, parts.squares)
         own_parameters = moved(gathered, parts.own - parts.gathered)
+        partial = moved(own_parameters, padded(parameters, buffer_size(layout, n_layers)))
+        handed = moved(partial, -team.thread * parts.n_copies)
     return Net(
         layout,
         n_layers,
@@ -135,10 +142,13 @@ def make_net(layout, n_layers, parameters, parts, n_rows, memory, team):
         moved(workspace, parts.squares),
         gathered,
         moved(plan, n_layers * PLAN_COLUMNS),
-        moved(own, 2 * lanes_of(parameters)),
+        moved(own, 2 * entry(layout, n_layers - 1, STRIDE)),
         own,
-        exchanges,
-        workspace,
+        is_relay and team.thread == 0,
+        is_relay and team.thread == 1,
+        partial,
+        handed,
+        moved(workspace, parts.own),
         parameters,
     )
 

@@ -8,12 +8,16 @@ from numpy.typing import NDArray
 #: The regions of a step, each of which has its own shares.
 (FIRST_REGION, SECOND_REGION) = range(2)
 N_REGIONS = 2
-#: Where the shares begin on a board, which is a cache line after the arrivals, and what each is at first.
-SHARES, FIRST_SHARE = 8, 1 << 20
+#: What two threads count that hand something on and back (`fastnet.kernels.relay`), each in a cache line with its
+#: sleepers; after the latter the status with which the second one ends, and what it counts then: a number that changes
+#: the lower half, too, which is all that a sleeper looks at.
+HANDED_ON, RETURNED, STATUS, ENDED = 8, 16, 18, (1 << 60) + 1
+#: Where the shares begin on a board, a cache line further on, and what each is at first.
+SHARES, FIRST_SHARE = 24, 1 << 20
 
 
 def new_board(n_threads: int) -> NDArray[np.int64]:
-    """What a team of so many shares: the arrivals, the sleepers, and each one's share of either region."""
+    """What a team of so many shares: arrivals and sleepers, and each one's share of either region."""
     board = np.full(SHARES + N_REGIONS * n_threads, FIRST_SHARE, np.int64)
     clear_arrivals(board)
     return board
