@@ -79,6 +79,18 @@ def test_threads_give_the_bits_of_every_kernel(many_cores: None, n_threads: int)
         assert_equal(trained(case, n_threads), trained(case, 1), name)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads cannot be kept to cores here")
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_threads_that_take_turns_on_one_core_give_the_same_bits(many_cores: None, n_threads: int) -> None:
+    """Each comes to where it waits while another one has not run for long."""
+    case, allowed = replace(CASE, batch_size=100, epochs=40), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert_equal(trained(case, n_threads), trained(case, 1), f"{n_threads} threads")
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def test_two_threads_that_share_memory_give_the_same_bits(many_cores: None) -> None:
     """Their copies would be too large for a relay, by which smaller trainings here go."""
     case = replace(CASE, layer_sizes=(37, 301, 301, 5), epochs=2)

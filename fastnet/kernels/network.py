@@ -64,7 +64,7 @@ from fastnet.kernels.regions import (
     sum_block,
 )
 from fastnet.kernels.relay import end_together, take_all_parameters, take_sums
-from fastnet.kernels.team import alone, member, part_of, share, tell, wait, wait_after, wait_for, whole
+from fastnet.kernels.team import alone, announce, member, part_of, share, wait, wait_after, wait_for, whole
 from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, parts_of, place
 from fastnet.runtime.board import ENDED, FIRST_REGION, HANDED_ON, RETURNED, SECOND_REGION
 
@@ -433,7 +433,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
             from_row, to_row, next_part = 0, n_rows, part_of(SECOND_REGION, team)
         loss, error = sum_block(net, samples, first_row, from_row, to_row, net.goes_on)
         if net.hands_on:
-            tell(moved(team.board, HANDED_ON), turn + 1)
+            announce(moved(team.board, HANDED_ON), turn + 1)
         if low == first:
             batch_weight = 0.0
         scale, rate, learning_rate, steps = 1.0, 0.0, 0.0, False

@@ -31,6 +31,8 @@ from fastnet.runtime.board import ENDED, FIRST_REGION, HANDED_ON, RETURNED, STAT
 #: Elements of a piece, about: its copies and its signal should take little time beside its work, and the second
 #: thread waits for the first one of a block.
 PIECE_ELEMENTS = 1024
+#: Pieces of a layer, about: products of few rows read much for what they calculate.
+MOST_PIECES = 32
 
 
 @intrinsic
@@ -61,7 +63,8 @@ def _copy(target, source, first, size, owns):
 def piece_end(net, low, end, stride):
     """Where the piece of a layer's rows of weights ends that begins at ``low``; without a relay, all is one piece."""
     if net.hands_on or net.goes_on:
-        return least(low + most(ROWS_TOGETHER, PIECE_ELEMENTS // stride // ROWS_TOGETHER * ROWS_TOGETHER), end)
+        rows = most(PIECE_ELEMENTS // stride, end // MOST_PIECES)
+        return least(low + most(ROWS_TOGETHER, rows // ROWS_TOGETHER * ROWS_TOGETHER), end)
     return end
 
 
@@ -76,11 +79,11 @@ def _copy_piece(net, target, source, layer, low, high, owns):
 
 @jit_inline
 def take_sums(net, team, turn, waited):
-    """In the second thread: the first one's sums of losses and errors, for the shares of the next block."""
-    # Who was late in the last block leaves some of its share.
+    """In the second thread: the first one's sums of losses and errors; it gets the shares of the next block for them."""
+    wait_for(moved(team.board, HANDED_ON), turn + 1)
+    # Now the first thread has read its share of this block. Who was late in the last one leaves some of it.
     leave_share(FIRST_REGION, 0 if waited else 1, team)
     tell(moved(team.board, RETURNED), turn + 1)
-    wait_for(moved(team.board, HANDED_ON), turn + 1)
     _copy(net.sums, net.handed_sums, 0, 2 * entry(net.layout, net.n_layers - 1, STRIDE), True)
 
 
