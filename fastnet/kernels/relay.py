@@ -79,7 +79,7 @@ def _copy_piece(net, target, source, layer, low, high, owns):
 
 @jit_inline
 def take_sums(net, team, turn, waited):
-    """In the second thread: the first one's sums of losses and errors; it gets the shares of the next block for them."""
+    """In the second thread: the first one's sums of losses and errors; it gets the next block's shares for them."""
     wait_for(moved(team.board, HANDED_ON), turn + 1)
     # Now the first thread has read its share of this block. Who was late in the last one leaves some of it.
     leave_share(FIRST_REGION, 0 if waited else 1, team)

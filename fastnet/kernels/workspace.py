@@ -20,7 +20,9 @@ from fastnet.kernels.products import buffer_size, entry, padded, scratch_size
 #: 0.985 and 0.97 of the time.
 (Z_PLANE, A_PLANE, DELTA_PLANE) = range(3)
 PLAN_COLUMNS = 3
-#: Memory up to which two threads have planes, rows and parameters of their own.
+#: Memory up to which two threads have planes, rows and parameters of their own, and one goes on with the other's sums:
+#: it pays where a core's caches hold them. On Zen 4 steps took 0.7 of the time on shared memory with 0.4 MB, 0.9 to
+#: 0.95 with 1.3 and 1.4, 0.97 to 1.06 with 2.7, 1.2 to 1.3 with 5.2.
 RELAYED_BYTES = 6 << 18
 
 
