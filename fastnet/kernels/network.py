@@ -64,7 +64,7 @@ from fastnet.kernels.regions import (
     sum_block,
 )
 from fastnet.kernels.relay import end_together, take_all_parameters, take_sums
-from fastnet.kernels.team import alone, announce, member, part_of, share, wait, wait_after, wait_for, whole
+from fastnet.kernels.team import alone, announce, member, part_of, share, told, wait, wait_after, wait_for, whole
 from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, parts_of, place
 from fastnet.runtime.board import ENDED, FIRST_REGION, HANDED_ON, RETURNED, SECOND_REGION
 
@@ -419,7 +419,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
             gather(net, samples, first_row, own, beyond, 0, samples.n_inputs)
             x = view(net.gathered, 0, odd_stride(samples.x, samples.n_inputs), 1)
         first_region(net, x, samples, first_row, objective, own, beyond, team, last_turn)
-        if net.hands_on and team.board[RETURNED] >= ENDED:
+        if net.hands_on and told(moved(team.board, RETURNED)) >= ENDED:
             break
         if is_last and objective.l2 != 0 and not net.hands_on:
             square_columns(net, whole(part_of_rows) if net.goes_on else part_of_rows)

@@ -180,7 +180,10 @@ def _wait(typing_context, board, n_threads):
 
 @intrinsic
 def tell(typing_context, counter, number):
-    """Say that a number has been counted up to, to a member that may look; what was written before is there to read."""
+    """Say that a number has been counted up to, to a member that looks; what was written before is there for it to read.
+
+    One that sleeps will look when it is woken by what is announced.
+    """
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         builder.store_atomic(values[1], values[0], "release", 8)
@@ -191,7 +194,7 @@ def tell(typing_context, counter, number):
 
 @intrinsic
 def announce(typing_context, counter, number):
-    """`tell` a member that may sleep, too; it takes longer, until the other core has given the number up."""
+    """`tell` a member that may sleep; it takes longer, until the other core has given the number up."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         builder.atomic_rmw("xchg", *values, "seq_cst")

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 (FIRST_REGION, SECOND_REGION) = range(2)
 N_REGIONS = 2
 #: What two threads count that hand something on and back (`fastnet.kernels.relay`), each in a cache line with its
-#: sleepers; after the latter the status with which the second one ends, and what it counts then: a number that changes
-#: the lower half, too, which is all that a sleeper looks at.
-HANDED_ON, RETURNED, STATUS, ENDED = 8, 16, 18, (1 << 60) + 1
+#: sleepers. After the latter comes the status with which the second thread ends; it counts a number then of which the
+#: lower half, which is all that a sleeper looks at, was none before.
+HANDED_ON, RETURNED, STATUS, ENDED = 8, 16, 18, (1 << 60) - 1
 #: Where the shares begin on a board, a cache line further on, and what each is at first.
 SHARES, FIRST_SHARE = 24, 1 << 20
 
