@@ -180,7 +180,7 @@ def _wait(typing_context, board, n_threads):
 
 @intrinsic
 def tell(typing_context, counter, number):
-    """Say that a number has been counted up to, to a member that looks; what was written before is there for it to read.
+    """Say that a number has been counted up to, to a member that looks; what was written before is there to read.
 
     One that sleeps will look when it is woken by what is announced.
     """
