@@ -165,16 +165,17 @@ def second_region(
     """
     gradient = net.partial if net.hands_on else records.gradient
     begun = net.partial if add else records.gradient
-    waited, seen = False, 0
+    is_relay, waited, seen = net.hands_on or net.goes_on, False, 0
     for layer in range(net.n_layers):
         stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
         low, end = share(entry(net.layout, layer, N_INPUTS), ROWS_TOGETHER, part)
         is_begun = False
         while low < end or not is_begun:
             high = piece_end(net, low, end, stride)
-            turn += 1
-            seen = take_piece(net, begun, layer, low, high, team, turn, seen)
-            waited = waited or seen < 0
+            if is_relay:
+                turn += 1
+                seen = take_piece(net, begun, layer, low, high, team, turn, seen)
+                waited = waited or seen < 0
             for number in range(2):
                 # Weights, then biases: one place where a step is taken, because it is a lot of code.
                 l2 = objective.l2
@@ -196,7 +197,8 @@ def second_region(
                     optimizers.step_span(
                         begin + first, begin + last, l2, scale, net.parameters, gradient, state, learning_rate, rate
                     )
-            hand_piece_on(net, layer, low, high, team, steps, turn, layer == net.n_layers - 1 and high == end)
+            if is_relay:
+                hand_piece_on(net, layer, low, high, team, steps, turn, layer == net.n_layers - 1 and high == end)
             is_begun, low = True, high
     return turn, waited
 

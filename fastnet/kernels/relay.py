@@ -106,12 +106,11 @@ def hand_piece_on(net, layer, low, high, team, steps, number, is_last):
     """After a piece: the first thread says that its sums are there, the second one hands back parameters."""
     if net.goes_on and steps:
         _copy_piece(net, net.shared_parameters, net.parameters, layer, low, high, False)
-    if net.hands_on or net.goes_on:
-        counter = moved(team.board, RETURNED if net.goes_on else HANDED_ON)
-        if is_last:
-            announce(counter, number)
-        else:
-            tell(counter, number)
+    counter = moved(team.board, RETURNED if net.goes_on else HANDED_ON)
+    if is_last:
+        announce(counter, number)
+    else:
+        tell(counter, number)
 
 
 @jit_part
