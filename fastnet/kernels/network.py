@@ -2,9 +2,9 @@
 
 A batch is worked through in blocks of at most 256 rows, and a block in two regions that threads can share. In the
 first, rows go forward and their deltas backward; in the second, rows of the weights receive their gradient over all
-the block's rows, and with the last block of a batch their step. Nothing is summed across threads. The planes of a
-block (inputs of the activations, their outputs, deltas) lie in one workspace of constant size. Lanes run across the
-units of a layer.
+the block's rows, and with the last block of a batch their step. No sum is split between threads, but for two of which
+one goes on where the other has come to (`fastnet.kernels.relay`). The planes of a block (inputs of the activations,
+their outputs, deltas) lie in one workspace of constant size. Lanes run across the units of a layer.
 """
 
 from __future__ import annotations
