@@ -10,7 +10,7 @@ from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import keep, pointer
 from fastnet.kernels.network import _block_size, _records_of, _sample_rows, _workspace
 from fastnet.kernels.products import entry, odd_stride, product, target, view
-from fastnet.kernels.regions import add_weights, backward_block, gather, layer_forward, second_region, sum_block
+from fastnet.kernels.regions import Step, add_weights, backward_block, gather, layer_forward, second_region, sum_block
 from fastnet.kernels.team import alone, part_of
 from fastnet.kernels.workspace import A_PLANE, Z_PLANE, fill, make_net, output_planes, place
 from fastnet.runtime.board import SECOND_REGION
@@ -131,6 +131,7 @@ def repeat_parts(
     batch_weight = add_weights(net, rows, 0, n_rows, 0.0)
     learning_rate = records.learning_rates[0]
     rate, n_blocks = optimizers.rate_of(state, learning_rate), rows.n_samples // n_rows
+    no_step = Step(False, 1.0, rate, learning_rate)
     for time in range(times):
         first_row = time % n_blocks * n_rows
         if parts & _GATHER:
@@ -148,9 +149,7 @@ def repeat_parts(
             batch_weight = add_weights(net, rows, first_row, n_rows, 0.0)
         scale = optimizers.scale_of(objective, batch_weight)
         if parts & _GRADIENT:
-            second_region(
-                net, x, 0, n_rows, records, False, False, objective, state, scale, rate, learning_rate, part, team, 0
-            )
+            second_region(net, x, 0, n_rows, records, False, no_step, objective, state, part, team, 0)
         if parts & _OPTIMIZER:
             _optimizer_step(net, records, objective, state, scale, rate, learning_rate)
     keep(workspace)

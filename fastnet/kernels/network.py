@@ -51,6 +51,7 @@ from fastnet.kernels.memory import (
 from fastnet.kernels.prediction import STACK_ELEMENTS, forward_blocks, needs_of
 from fastnet.kernels.products import entry, layout_size, odd_stride, row_sum, view
 from fastnet.kernels.regions import (
+    Step,
     add_weights,
     all_finite,
     first_region,
@@ -449,22 +450,9 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         add = low > first and not net.hands_on
         low += n_rows
         last_turn = turn
+        step, n_own = Step(steps, scale, rate, learning_rate), to_row - from_row
         turn, waited = second_region(
-            net,
-            x,
-            from_row,
-            to_row - from_row,
-            records,
-            add,
-            steps,
-            objective,
-            state,
-            scale,
-            rate,
-            learning_rate,
-            part,
-            team,
-            turn + 1,
+            net, x, from_row, n_own, records, add, step, objective, state, part, team, turn + 1
         )
         if is_last and not steps and not net.hands_on:
             if writes:

@@ -7,6 +7,8 @@ which one goes on where the other has come to (`fastnet.kernels.relay`). Lanes r
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from fastnet.contract import ACTIVATION, BIAS, N_INPUTS, N_OUTPUTS, RELU, STRIDE, WEIGHTS
@@ -154,11 +156,18 @@ def layer_gradient(net, layer, x, first_row, n_rows, gradient, sums, add, low, h
     )
 
 
+class Step(NamedTuple):
+    """Whether a block is a batch's last one, after which a step is taken, and what it depends on."""
+
+    is_taken: bool
+    scale: float
+    rate: float
+    learning_rate: float
+
+
 @jit_inline
-def second_region(
-    net, x, first_row, n_rows, records, add, steps, objective, state, scale, rate, learning_rate, part, team, turn
-):
-    """The second region: a part of the gradients, over some of a block's rows; with ``steps`` of the optimizer's step.
+def second_region(net, x, first_row, n_rows, records, add, step, objective, state, part, team, turn):
+    """The second region: a part of the gradients, over some of a block's rows, and of the optimizer's step.
 
     ``turn`` is what a relay has counted before (`fastnet.kernels.relay`). Returns what it has counted then, and whether
     its second thread had to wait.
@@ -166,6 +175,7 @@ def second_region(
     gradient = net.partial if net.hands_on else records.gradient
     begun = net.partial if add else records.gradient
     is_relay, waited, seen = net.hands_on or net.goes_on, False, 0
+    scale, rate, learning_rate = step.scale, step.rate, step.learning_rate
     for layer in range(net.n_layers):
         stride, bias = entry(net.layout, layer, STRIDE), entry(net.layout, layer, BIAS)
         low, end = share(entry(net.layout, layer, N_INPUTS), ROWS_TOGETHER, part)
@@ -193,12 +203,13 @@ def second_region(
                     delta = place(net, layer, DELTA_PLANE) + first_row * stride + first
                     sums = view(begun, bias + first if net.goes_on else -1, 0, 1)
                     row_sum(gradient, bias + first, sums, net.planes, delta, n_rows, stride, last - first, add)
-                if steps:
+                if step.is_taken:
                     optimizers.step_span(
                         begin + first, begin + last, l2, scale, net.parameters, gradient, state, learning_rate, rate
                     )
             if is_relay:
-                hand_piece_on(net, layer, low, high, team, steps, turn, layer == net.n_layers - 1 and high == end)
+                is_last = layer == net.n_layers - 1 and high == end
+                hand_piece_on(net, layer, low, high, team, step.is_taken, turn, is_last)
             is_begun, low = True, high
     return turn, waited
 

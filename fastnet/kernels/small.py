@@ -215,6 +215,7 @@ class _Scope:
 
 #: The part of who is alone.
 _ALL = Part(0, 1, 1)
+_NO_STEP = regions.Step(False, 1.0, 0.0, 0.0)
 
 
 def _all_zero(vector: Lanes) -> Lanes:
@@ -286,7 +287,7 @@ def _first_region(typing_context, net, x, samples, first_row, objective, low, hi
         traced(regions.first_region)(traced_net, inputs, rows, 0, aim, 0, n_rows, None, -1)
         traced(regions.sum_block)(traced_net, rows, 0, 0, n_rows, False)
         traced(regions.second_region)(
-            traced_net, inputs, 0, n_rows, records, plan.is_grouped, False, aim, None, 1.0, 0.0, 0.0, _ALL, None, 0
+            traced_net, inputs, 0, n_rows, records, plan.is_grouped, _NO_STEP, aim, None, _ALL, None, 0
         )
         scope.keep("sums", traced_net.sums)
         scope.keep("gradient", gradient)
@@ -382,31 +383,15 @@ def _penalty_of(typing_context, net, l2):
 
 
 @intrinsic
-def _second_region(
-    typing_context,
-    net,
-    x,
-    first_row,
-    n_rows,
-    records,
-    add,
-    steps,
-    objective,
-    state,
-    scale,
-    rate,
-    learning_rate,
-    part,
-    team,
-    turn,
-):
+def _second_region(typing_context, net, x, first_row, n_rows, records, add, step, objective, state, part, team, turn):
     """The step of `regions.second_region`; the gradient is there."""
     plan = _plan_of(net)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         numbers, aim = _unpacked(builder, state, values[8]), _unpacked(builder, objective, values[7])
-        scale, rate, learning_rate = (Lanes(builder, value) for value in values[9:12])
-        with builder.if_then(values[6]):
+        is_taken, *factors = _unpacked(builder, step, values[6])
+        scale, rate, learning_rate = (Lanes(builder, value) for value in factors)
+        with builder.if_then(is_taken):
             scope = _Scope(builder, plan, _unpacked(builder, net, values[0]).parameters)
             parameters, gradient, slots = (scope.part(name) for name in ("parameters", "gradient", "slots"))
             settings = _Settings(scope, numbers.settings)
@@ -425,10 +410,9 @@ def _second_region(
             scope.interleave()
         return context.make_tuple(builder, signature.return_type, [values[-1], ir.Constant(ir.IntType(1), 0)])
 
-    number, intp, flag = types.float64, types.intp, types.boolean
-    return types.Tuple([intp, flag])(
-        net, x, intp, intp, records, flag, flag, objective, state, number, number, number, part, team, intp
-    ), codegen
+    intp, flag = types.intp, types.boolean
+    results = types.Tuple([intp, flag])
+    return results(net, x, intp, intp, records, flag, step, objective, state, part, team, intp), codegen
 
 
 @intrinsic
