@@ -425,7 +425,7 @@ def _run(net, samples, objective, state, records, team, n_blocks):
         if is_last and objective.l2 != 0 and not net.hands_on:
             square_columns(net, whole(part_of_rows) if net.goes_on else part_of_rows)
         if is_relay:
-            from_row, to_row, next_part = own, beyond, whole(part)
+            from_row, to_row, next_part = own, beyond, part
             if net.goes_on:
                 take_sums(net, team, turn, waited)
         else:

@@ -260,9 +260,7 @@ def large_product(c, a, b, bias, n_rows, n_terms, n_columns, scratch):
     lanes = lanes_of(c.data)
     padded_columns = padded(c.data, n_columns)
     most_vectors = tile_vectors(c.data)
-    has_strips = (
-        packed_terms(c.data) > 0 and n_rows >= PACKED_FROM_ROWS and padded_columns > STRIPS_FROM_VECTORS * lanes
-    )
+    has_strips = _may_have_strips(c.data, n_rows) and padded_columns > STRIPS_FROM_VECTORS * lanes
     rows_at_once, terms_at_once = (STRIP_ROWS, STRIP_TERMS) if has_strips else (most(n_rows, 1), TERMS_AT_ONCE)
     is_packed = _packs_panels(b, n_rows, n_terms, padded_columns)
     sums = moved(scratch, padded(c.data, least(n_terms, terms_at_once)) * most_vectors * lanes)

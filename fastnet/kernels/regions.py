@@ -137,11 +137,6 @@ def layer_gradient(net, layer, x, first_row, n_rows, gradient, sums, add, low, h
     """
     stride = entry(net.layout, layer, STRIDE)
     first, inputs = entry(net.layout, layer, WEIGHTS) + low * stride, view(x.data, x.first, x.column, x.row)
-    if n_rows == 0:
-        # A thread without rows begins sums all the same.
-        for index in range(first, first + (high - low) * stride, lanes_of(gradient)):
-            store(gradient, index, splat(gradient, 0.0))
-        return
     if layer > 0:
         inputs = view(net.planes, place(net, layer - 1, A_PLANE), 1, entry(net.layout, layer - 1, STRIDE))
     product(
