@@ -40,6 +40,10 @@ class Backend:
         of so many rows; returns False when one is not finite.
     all_finite : callable
         Whether all numbers of a C-contiguous float32 or float64 array are finite.
+    draw_orders : callable, optional
+        Called as ``draw_orders(state, orders)``: fill (n_epochs, n_samples) orders as
+        `numpy.random.RandomState.permutation` would from the state of a Mersenne Twister, 624 words and a position, and
+        move that on; returns False if it has not.
     """
 
     forward: Callable[..., Any]
@@ -49,6 +53,7 @@ class Backend:
     forward_finite: Callable[..., bool] | None = None
     forward_together: Callable[..., bool] | None = None
     all_finite: Callable[[NDArray[Any]], bool] = all_finite
+    draw_orders: Callable[[NDArray[Any], NDArray[Any]], bool] | None = None
 
 
 def load_backend(backend: Any) -> Backend:
@@ -69,7 +74,7 @@ def load_backend(backend: Any) -> Backend:
 
 def _load(name: str) -> Backend:
     if name == "numba":
-        from fastnet.runtime import prediction
+        from fastnet.runtime import orders, prediction
         from fastnet.runtime.trainers import trainer
 
         return Backend(
@@ -80,6 +85,7 @@ def _load(name: str) -> Backend:
             forward_finite=prediction.forward_finite,
             forward_together=prediction.forward_together,
             all_finite=partial(_all_finite, prediction.finite),
+            draw_orders=orders.draw_orders,
         )
     from fastnet.reference import blas, exact
     from fastnet.reference import network as reference

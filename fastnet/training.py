@@ -22,6 +22,7 @@ from fastnet.layout import aligned_zeros, filled
 from fastnet.losses import Huber, Quantile, get_loss
 from fastnet.network import Network
 from fastnet.optimizers import Optimizer, get_optimizer
+from fastnet.orders import OrderSource
 from fastnet.prediction import hidden_outputs
 from fastnet.samples import check_samples
 from fastnet.threads import check_threads
@@ -158,7 +159,9 @@ class _Run:
     ) -> None:
         self.network, self.samples, self.objective, self.state = network, samples, objective, state
         self.functions, self.report_every = functions, report_every
-        self.epochs, self.shuffle = execution.n_epochs, execution.ordered
+        self.epochs, self.order_source = execution.n_epochs, None
+        if execution.ordered and state.source is not None:
+            self.order_source = OrderSource(state.source, functions.draw_orders)
         n_samples, batch_size = len(samples.x), objective.batch_size
         layout, parameters = network.layout, network.parameter_buffer
         self.n_batches = -(-n_samples // batch_size)
@@ -243,7 +246,7 @@ class _Run:
         if self.report_every is not None:
             since = epoch % self.report_every
             n_epochs = min(n_epochs, self.report_every - since)
-        if self.shuffle:
+        if self.order_source is not None:
             n_epochs = min(n_epochs, max(1, _INDICES_AT_ONCE // len(self.samples.x)))
         return min(self.epochs, epoch + n_epochs)
 
@@ -254,8 +257,8 @@ class _Run:
             self._begin_span(first)
         stop = min(stop, self.span_end)
         n_left = (stop - first) * self.blocks_per_epoch
-        source = self.state.source if self.shuffle else None
-        random_state = _get_state(source) if source is not None else None
+        source = self.order_source
+        random_state = source.state() if source is not None else None
         # Compiled code that stops within a full batch, or only after whole epochs, has nothing to undo.
         has_parts = n_left > self.blocks_per_call and self.n_batches > 1
         changed = (self.network.parameter_buffer, self.state.slots, self.state.powers)
@@ -282,27 +285,18 @@ class _Run:
                     array[...] = values
             if status != contract.FINISHED and source is not None:
                 # One that diverged has taken its order.
-                self._rewind(source, random_state, self.epoch - first + (status == contract.NOT_FINITE))
+                n_taken = self.epoch - first + (status == contract.NOT_FINITE)
+                source.rewind(random_state, n_taken, len(self.samples.x))
             self.state.n_epochs = self.epochs_before + self.epoch
         return status
 
-    def _draw_orders(self, source: RandomSource, stop: int) -> None:
+    def _draw_orders(self, source: OrderSource, stop: int) -> None:
         """Draw the orders of the epochs up to ``stop``."""
         n_epochs, n_samples = stop - self.epoch, len(self.samples.x)
         if len(self.samples.order) != n_epochs:
             self.samples = self.samples._replace(order=np.empty((n_epochs, n_samples), np.int64))
-        natural_order = np.arange(n_samples)
-        for row in self.samples.order:
-            # What `permutation` draws, in memory that is there.
-            row[:] = natural_order
-            source.shuffle(row)
+        source.fill(self.samples.order)
         self.progress.cursor[contract.FIRST_ORDERED_EPOCH] = self.progress.cursor[contract.EPOCH]
-
-    def _rewind(self, source: RandomSource, random_state: Any, n_epochs: int) -> None:
-        """Leave the source of the orders as if only so many had been drawn since a state."""
-        _set_state(source, random_state)
-        for _ in range(n_epochs):
-            source.permutation(len(self.samples.x))
 
     def _history(self, curves: NDArray[np.float64], stopped_by: str | None = None) -> History:
         return History(curves[0], curves[1], self.report_every, stopped_by)
@@ -324,7 +318,7 @@ class _Run:
         # A batch whose loss is not finite is the last one that was begun.
         _, first, end, _, first_ordered = self.progress.cursor.tolist()
         rows: Any = slice(first, end)
-        if self.shuffle:
+        if self.order_source is not None:
             rows = self.samples.order[self.epoch - self.span_first - first_ordered, first:end]
         x = self.samples.x[rows]
         for n_layers in range(1, self.network.n_layers + 1):
@@ -357,17 +351,6 @@ def _layer_with_bad_parameters(network: Network) -> int | None:
         if not (all_finite(weights) and (not network.bias or all_finite(network.biases[index]))):
             return index + 1
     return None
-
-
-def _get_state(source: RandomSource) -> Any:
-    return source.get_state() if isinstance(source, np.random.RandomState) else source.bit_generator.state
-
-
-def _set_state(source: RandomSource, state: Any) -> None:
-    if isinstance(source, np.random.RandomState):
-        source.set_state(state)
-    else:
-        source.bit_generator.state = state
 
 
 def _progress_bar(epochs: int, shown: bool) -> AbstractContextManager[Any]:

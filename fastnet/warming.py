@@ -56,8 +56,16 @@ def _tasks(dtype: str) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "fit", partial(small.fit, x, y, epochs=1, specialize=False)
     yield "fit, shuffled", partial(small.fit, x, y, epochs=1, batch_size=2, shuffle=True, seed=0, specialize=False)
     yield "fit, with threads", partial(wide.fit, many, targets, epochs=1, batch_size=1024)
+    yield "orders", _load_orders
     yield "predict", partial(small.predict, x)
     yield "predict, many rows", partial(wide.predict, many)
+
+
+def _load_orders() -> None:
+    # `fit` does it where it pays, for which a first one is too short.
+    from fastnet.runtime import orders
+
+    orders.kernel()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

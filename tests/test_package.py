@@ -26,7 +26,8 @@ SETTINGS = {"losses", "optimizers", "schedules"}
 ENGINE = (
     BASE
     | SETTINGS
-    | {"backends", "history", "interruption", "network", "prediction", "samples", "threads", "training", "warming"}
+    | {"backends", "history", "interruption", "network", "orders", "prediction", "samples", "threads"}
+    | {"training", "warming"}
 )
 EVERYTHING = ENGINE | {"persistence", "ensemble", "estimators", "reference", "runtime", "kernels", "__init__"}
 MAY_IMPORT = {
@@ -48,11 +49,12 @@ MAY_IMPORT = {
     "history": set(),
     "threads": {"validation"},
     "backends": BASE | {"threads"},
+    "orders": {"validation"},
     "interruption": set(),
     "prediction": BASE | {"backends", "network", "samples", "threads"},
     "training": BASE
     | SETTINGS
-    | {"backends", "history", "interruption", "network", "prediction", "samples", "threads"},
+    | {"backends", "history", "interruption", "network", "orders", "prediction", "samples", "threads"},
     "warming": BASE | {"network"},
     "ensemble": ENGINE,
     "estimators": ENGINE,

@@ -17,7 +17,7 @@ from fastnet import contract, losses
 from fastnet.backends import Backend, load_backend
 from fastnet.network import Network
 from fastnet.optimizers import SGD, RMSprop
-from fastnet.runtime import digest, entry_points, plans, trainers
+from fastnet.runtime import digest, entry_points, payback, plans, trainers
 from fastnet.testing.cases import NOTEBOOK, Case
 from tests.support import assert_same_bits
 from tests.test_equality import CASES as SHAPES
@@ -124,8 +124,8 @@ class TestChoice:
 
     @pytest.fixture(autouse=True)
     def nothing_is_known(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trainers, "_missed", {})
-        trainers._is_on_disk.cache_clear()
+        monkeypatch.setattr(trainers._payback, "_missed", {})
+        payback._was_kept.cache_clear()
         entry_points.entry_point("train_member", "float64")
         self.forget_plans(monkeypatch)
         monkeypatch.setenv("FASTNET_CACHE_DIR", str(tmp_path))
@@ -178,9 +178,9 @@ class TestChoice:
         case = Case((5, 3, 1), n_samples=4, batch_size=None, epochs=1)
         assert self.chosen(case, specialize=True)
         self.forget_plans(monkeypatch)
-        assert self.chosen(case, n_epochs=self.epochs_worth(trainers.LOAD_SECONDS, case))
+        assert self.chosen(case, n_epochs=self.epochs_worth(payback.LOAD_SECONDS, case))
         self.forget_plans(monkeypatch)
-        monkeypatch.setattr(trainers, "_missed", {})
+        monkeypatch.setattr(trainers._payback, "_missed", {})
         assert not self.chosen(case, n_epochs=1)
 
     def test_nothing_is_on_disk_without_a_cache(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ class TestChoice:
         case = replace(NOTEBOOK, epochs=1)
         assert self.chosen(case, specialize=True)
         self.forget_plans(monkeypatch)
-        assert not self.chosen(case, n_epochs=self.epochs_worth(trainers.LOAD_SECONDS))
+        assert not self.chosen(case, n_epochs=self.epochs_worth(payback.LOAD_SECONDS))
 
     @pytest.mark.parametrize("n_before", [0, 1, 2, 3])
     def test_what_compiles_sooner_comes_first(self, n_before: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,8 @@ BUILDING_BLOCKS = {
     "simd",
 }
 BUILDING_BLOCKS |= {"signatures", "small", "spans", "stages", "team", "tiles", "tracing", "workspace", "wrapping"}
+#: `orders` has its twin in NumPy: `test_orders` compares them.
+BUILDING_BLOCKS |= {"orders"}
 
 #: Public functions and classes that have no twin, and why.
 HELPERS = {

@@ -162,6 +162,7 @@ class Training(Workload):
     def prepare(self, peer: Peer) -> Prepared:
         if self.threads is not None and peer.name != "numba":
             raise UnsupportedError("takes the threads of the process")
+        peer.warm_up(self.dtype)
         training = peer.training(self.problem())
         return Prepared(training.run, training.reset, training.parameters)
 

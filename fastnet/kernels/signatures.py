@@ -9,8 +9,8 @@ from numba import types
 
 from fastnet import contract
 
-#: Variants by dtype.
-REALS = {"float32": types.float32, "float64": types.float64}
+#: Variants by dtype: of the parameters, or of random words.
+SCALARS = {"float32": types.float32, "float64": types.float64, "uint32": types.uint32}
 
 
 def _array(dtype: types.Type, ndim: int, *, readonly: bool = False) -> types.Array:
@@ -37,23 +37,29 @@ def training(real: types.Type) -> tuple[types.Type, ...]:
 
 def member(variant: str) -> tuple[types.Type, ...]:
     """Of `fastnet.kernels.network.train_member`."""
-    return *training(REALS[variant]), _array(REALS[variant], 1), _array(types.int64, 1), types.int64, types.int64
+    return *training(SCALARS[variant]), _array(SCALARS[variant], 1), _array(types.int64, 1), types.int64, types.int64
 
 
 def forward(variant: str) -> tuple[types.Type, ...]:
     """Of `fastnet.kernels.network.forward_finite`."""
-    vector, matrix = _array(REALS[variant], 1), _array(REALS[variant], 2)
+    vector, matrix = _array(SCALARS[variant], 1), _array(SCALARS[variant], 2)
     return _LAYOUT, vector, matrix, matrix, vector
 
 
 def values(variant: str) -> tuple[types.Type, ...]:
     """Of `fastnet.kernels.network.finite`."""
-    return (_array(REALS[variant], 1),)
+    return (_array(SCALARS[variant], 1),)
+
+
+def orders(variant: str) -> tuple[types.Type, ...]:
+    """Of `fastnet.kernels.orders.draw_orders`."""
+    words = _array(SCALARS[variant], 1)
+    return words, words, words, _array(types.int64, 2)
 
 
 def variant_of(signature: Callable[..., Any], kinds: tuple[types.Type, ...]) -> str | None:
     """The name of the variant with these types, if there is one."""
     # What has a plan is a `fastnet.kernels.plans.PlanType`.
     plan = getattr(kinds[0], "plan", None)
-    variants: dict[str, Any] = {name: name for name in REALS} if plan is None else {plan.digest: plan}
+    variants: dict[str, Any] = {name: name for name in SCALARS} if plan is None else {plan.digest: plan}
     return next((name for name, variant in variants.items() if signature(variant) == kinds), None)

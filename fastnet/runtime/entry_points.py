@@ -16,6 +16,7 @@ _MODULES = {
     "forward_finite": "fastnet.kernels.network",
     "finite": "fastnet.kernels.network",
     "train": "fastnet.kernels.small",
+    "draw_orders": "fastnet.kernels.orders",
 }
 
 _functions: dict[tuple[str, str], Callable[..., Any]] = {}
@@ -28,10 +29,10 @@ def entry_point(name: str, variant: str | Plan) -> Callable[..., Any]:
     Parameters
     ----------
     name : str
-        ``train_member``, ``forward_finite`` or ``finite`` of `fastnet.kernels.network`, or ``train`` of
-        `fastnet.kernels.small`.
+        ``train_member``, ``forward_finite`` or ``finite`` of `fastnet.kernels.network`, ``train`` of
+        `fastnet.kernels.small`, or ``draw_orders`` of `fastnet.kernels.orders`.
     variant : str or Plan
-        The dtype of the parameters; of ``train`` the plan.
+        The dtype of the parameters; of ``train`` the plan; of ``draw_orders`` uint32.
 
     Raises
     ------

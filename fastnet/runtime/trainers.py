@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 from fastnet import contract
 from fastnet.runtime.entry_points import entry_point, is_kept, is_loaded, n_variants
+from fastnet.runtime.payback import LOAD_SECONDS, Payback
 from fastnet.runtime.plans import MOST_PRODUCTS, Plan, make_plan, most_outputs
 from fastnet.runtime.threads import Trainer
 
-#: Seconds to compile for a plan, in a process that has compiled nothing yet (later ones 0.3); to compile the kernel for
-#: all networks; and to load what was compiled before.
-COMPILE_SECONDS, GENERAL_SECONDS, LOAD_SECONDS = 1.0, 3.7, 0.002
-#: Plans that are remembered.
-_MOST_PLANS = 1024
+#: Seconds to compile for a plan, in a process that has compiled nothing yet (later ones 0.3), and to compile the kernel
+#: for all networks.
+COMPILE_SECONDS, GENERAL_SECONDS = 1.0, 3.7
 
-#: Seconds that fits in this process would have saved, by plans for which nothing was compiled.
-_missed: dict[Plan, float] = {}
+_payback = Payback("train", COMPILE_SECONDS)
 
 
 def trainer(
@@ -102,11 +100,7 @@ def _pays(plan: Plan, n_epochs: int, n_samples: int) -> bool:
     spared = _seconds_spared(plan)
     if is_there or saved + spared <= 0:
         return saved + spared > 0
-    if len(_missed) >= _MOST_PLANS:
-        _missed.clear()
-    _missed[plan] = _missed.get(plan, 0.0) + saved
-    gained = _missed[plan] + spared
-    return gained >= LOAD_SECONDS and (gained >= COMPILE_SECONDS or _is_on_disk(plan))
+    return _payback.is_due(plan, saved, spared)
 
 
 def _seconds_spared(plan: Plan) -> float:
@@ -120,9 +114,3 @@ def _seconds_spared(plan: Plan) -> float:
     if is_kept("train_member", dtype):
         return LOAD_SECONDS
     return max(0.0, GENERAL_SECONDS - COMPILE_SECONDS * n_variants("train"))
-
-
-@lru_cache(_MOST_PLANS)
-def _is_on_disk(plan: Plan) -> bool:
-    """Whether there was code for the plan and this CPU among the cached kernels, when a fit first asked."""
-    return is_kept("train", plan)

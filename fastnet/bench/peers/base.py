@@ -165,6 +165,9 @@ class Peer(ABC):
         """
         return case, ""
 
+    def warm_up(self, dtype: str) -> None:  # noqa: B027
+        """Have ready what is compiled for a dtype whatever is trained: to compile is the case `startup`'s."""
+
     @abstractmethod
     def training(self, problem: Problem) -> Training:
         """Prepare a training, or raise `UnsupportedError`."""

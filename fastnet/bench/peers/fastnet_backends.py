@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,10 @@ from fastnet.bench.peers.base import Array, Peer, Problem, Training, Unsupported
 from fastnet.contract import BLOCK_ROWS, Objective, Update
 from fastnet.layout import make_layout
 from fastnet.testing.cases import ADAM
+from fastnet.warming import warmup
+
+#: Once for each dtype.
+_warm_up = cache(warmup)
 
 
 class _Fit(Training):
@@ -37,6 +42,9 @@ class Numba(Peer):
 
     name: ClassVar[str] = "numba"
     label: ClassVar[str] = "fastnet"
+
+    def warm_up(self, dtype: str) -> None:
+        _warm_up(dtype)
 
     def training(self, problem: Problem) -> Training:
         return _Fit(problem, self.name)
@@ -92,6 +100,9 @@ class NumpyBackend(Numba):
 
     name: ClassVar[str] = "numpy"
     label: ClassVar[str] = "fastnet, numpy"
+
+    def warm_up(self, dtype: str) -> None:
+        """Nothing is compiled."""
 
     def operation(self, name: str, arrays: tuple[Array, ...]) -> Callable[[], Any]:
         raise UnsupportedError("has NumPy's operations, which are the NumPy loop's")
