@@ -15,6 +15,10 @@ from fastnet.validation import RandomSource
 
 #: Words of the state of a Mersenne Twister: the key, and how many of its words are used up.
 _STATE_WORDS = 625
+#: Python's function for the pointer in a capsule.
+_pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 class OrderSource:
@@ -73,7 +77,10 @@ def _words_of(generator: BitGenerator) -> NDArray[np.uint32] | None:
 
 
 def _view(generator: MT19937) -> NDArray[np.uint32]:
-    return np.ctypeslib.as_array((ctypes.c_uint32 * _STATE_WORDS).from_address(generator.ctypes.state_address))
+    # Its C interface begins with the address of its state; `MT19937.ctypes`, which has that too, makes four functions.
+    interface = _pointer_of(generator.capsule, b"BitGenerator")
+    address = ctypes.c_void_p.from_address(interface).value or 0
+    return np.ctypeslib.as_array((ctypes.c_uint32 * _STATE_WORDS).from_address(address))
 
 
 @cache

@@ -28,6 +28,7 @@ from fastnet.bench.workloads import Prepared, Training, get_workloads
 from fastnet.contract import N_SUMS, STOP_EPOCH, Objective, Progress, Samples, Update
 from fastnet.layout import aligned_zeros
 from fastnet.losses import get_loss
+from fastnet.runtime.entry_points import entry_point
 from fastnet.runtime.threads import Trainer, make_workspace
 from fastnet.samples import check_samples
 from fastnet.testing.cases import Case
@@ -76,7 +77,8 @@ class Step:
         curves = np.zeros((2, case.epochs))
         self.progress = Progress(np.zeros(5, np.int64), np.zeros(N_SUMS), gradient, curves[0], curves[1])
         self.arguments = (self.network.layout, buffer, samples, objective, self.update, self.progress)
-        self.workspace = make_workspace(self.arguments, 1)
+        train_member = entry_point("train_member", buffer.dtype.name)
+        self.workspace = make_workspace(train_member, self.arguments, 1)
         self._changed = (buffer, slots, self.update.powers)
         self._first = [array.copy() for array in self._changed]
         self.reset()

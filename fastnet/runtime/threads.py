@@ -62,9 +62,8 @@ class Trainer:
             key = (layout.tobytes(), parameters.dtype, batch_rows)
             self._pace = pace_of(key, self._n_threads, work / _SPEED)
         self._train_member = entry_point("train_member", parameters.dtype.name)
-        self._workspace = make_workspace(records, self._n_threads)
-        #: By the number of threads: what one number has found out about the cores is not true of another.
-        self._boards = {1: new_board(1)}
+        self._workspace = make_workspace(self._train_member, records, self._n_threads)
+        self._boards = _Boards()
         #: When each thread began its part of the last call, and the caller ended its own.
         self._begun, self._ended = [0.0] * self._n_threads, 0.0
 
@@ -92,10 +91,7 @@ class Trainer:
     def _together(self, arguments: tuple[Any, ...], n_threads: int) -> int:
         if n_threads == 1:
             return self._member(arguments, 0, 1)
-        if n_threads in self._boards:
-            clear_arrivals(self._boards[n_threads])
-        else:
-            self._boards[n_threads] = new_board(n_threads)
+        clear_arrivals(self._boards[n_threads])
         return run_together(lambda thread, n: self._member(arguments, thread, n), n_threads)
 
     def _member(self, arguments: tuple[Any, ...], thread: int, n_threads: int) -> int:
@@ -106,12 +102,18 @@ class Trainer:
         return status
 
 
-def make_workspace(records: tuple[Any, ...], n_threads: int) -> Any:
+class _Boards(dict[int, Any]):
+    """Boards by the number of threads: what one number has found out about the cores is not true of another."""
+
+    def __missing__(self, n_threads: int) -> Any:
+        board = self[n_threads] = new_board(n_threads)
+        return board
+
+
+def make_workspace(train_member: Callable[..., int], records: tuple[Any, ...], n_threads: int) -> Any:
     """The workspace of `fastnet.kernels.network.train_member` for the arguments of `train` but the last."""
-    nothing = np.empty(0, records[1].dtype)
-    train_member = entry_point("train_member", nothing.dtype.name)
-    size = -train_member(*records, 0, nothing, new_board(n_threads), 0, n_threads)
-    return np.empty(size, nothing.dtype)
+    nothing, no_board = np.empty(0, records[1].dtype), np.empty(0, np.int64)
+    return np.empty(-train_member(*records, 0, nothing, no_board, 0, n_threads), nothing.dtype)
 
 
 def run_together(member: Callable[[int, int], int], n_threads: int) -> int:
@@ -176,8 +178,11 @@ def _keep_to(ident: int, cores: set[int]) -> None:
 
 
 def _library_function(name: str) -> Any:
-    """A function of the C library, or None where there is none, or where threads cannot be kept to cores."""
-    return getattr(ctypes.CDLL(None), name, None) if hasattr(os, "sched_setaffinity") else None
+    """A function of the C library, or None where there is none, or where threads cannot be kept to cores.
+
+    It is called with the interpreter's lock: the new thread would take that meanwhile, and keep its starter for 40 us.
+    """
+    return getattr(ctypes.PyDLL(None), name, None) if hasattr(os, "sched_setaffinity") else None
 
 
 _getcpu = _library_function("sched_getcpu")
