@@ -40,6 +40,7 @@ PAIRS: dict[str, tuple[ModuleType, list[ModuleType]]] = {
 BUILDING_BLOCKS = {
     "cache",
     "compiler",
+    "elementwise",
     "formulas",
     "jit",
     "lending",

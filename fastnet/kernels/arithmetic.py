@@ -6,12 +6,15 @@ elements; nothing is summed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
 from fastnet.kernels import simd
+from fastnet.kernels.elementwise import Elementwise
 from fastnet.kernels.formulas import arithmetic
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import keep, lanes_of, load, pointer, store
@@ -42,19 +45,31 @@ _fma = staged(simd.fma)
 
 
 @jit_inline
+def _fill(function, values, results, size):
+    whole = size // lanes_of(values) * lanes_of(values)
+    for index in range(0, whole, lanes_of(values)):
+        store(results, index, _unary(function, load(values, index)))
+    for index in range(whole, size):
+        results[index] = _unary(function, values[index])
+
+
+@jit_inline
 def _map(function, x):
     source = np.ascontiguousarray(x)
     out = np.empty(x.shape, x.dtype)
-    values, results = pointer(source), pointer(out)
-    whole = x.size // lanes_of(values) * lanes_of(values)
-    for index in range(0, whole, lanes_of(values)):
-        store(results, index, _unary(function, load(values, index)))
-    for index in range(whole, x.size):
-        results[index] = _unary(function, values[index])
+    _fill(function, pointer(source), pointer(out), x.size)
     keep(source)
     return out
 
 
+def _elementwise(function: int) -> Callable[[Any], Elementwise]:
+    def fill(values, results, size):
+        _fill(function, values, results, size)
+
+    return lambda dispatcher: Elementwise(dispatcher, fill)
+
+
+@_elementwise(_EXP)
 @jit
 def exp(x):
     """e^x, at most 1 ULP from the exact value.
@@ -68,48 +83,56 @@ def exp(x):
     return _map(_EXP, x)
 
 
+@_elementwise(_EXPM1)
 @jit
 def expm1(x):
     """e^x - 1."""
     return _map(_EXPM1, x)
 
 
+@_elementwise(_LOG)
 @jit
 def log(x):
     """Natural logarithm, at most 1 ULP from the exact value."""
     return _map(_LOG, x)
 
 
+@_elementwise(_SIGMOID)
 @jit
 def sigmoid(x):
     """1 / (1 + e^-x), at most 2.5 ULP from the exact value."""
     return _map(_SIGMOID, x)
 
 
+@_elementwise(_TANH)
 @jit
 def tanh(x):
     """Hyperbolic tangent, at most 2.5 ULP from the exact value."""
     return _map(_TANH, x)
 
 
+@_elementwise(_SOFTPLUS)
 @jit
 def softplus(x):
     """log(1 + e^x), at most 2.5 ULP from the exact value."""
     return _map(_SOFTPLUS, x)
 
 
+@_elementwise(_NORMAL_DENSITY)
 @jit
 def normal_density(x):
     """e^(-x^2 / 2) / sqrt(2 pi)."""
     return _map(_NORMAL_DENSITY, x)
 
 
+@_elementwise(_NORMAL_CDF)
 @jit
 def normal_cdf(x):
     """The normal distribution function."""
     return _map(_NORMAL_CDF, x)
 
 
+@_elementwise(_FLUSH)
 @jit
 def flush(x):
     """x, or +0 where its magnitude is below 2^-100 (float32) or 2^-900 (float64)."""

@@ -35,7 +35,7 @@ from numba.core.untyped_passes import (
 )
 
 from fastnet.kernels.stages import KernelLower, KernelTypeInference
-from fastnet.kernels.wrapping import add_wrapper
+from fastnet.kernels.wrapping import add_filling_wrapper, add_wrapper
 
 # Another Numba may lack what is used or replaced below. Then this module cannot be imported.
 attrgetter("run_pass")(NativeLowering)
@@ -158,6 +158,22 @@ class _EntryLowering(_KernelLowering):
     lowering_class = _EntryLower
 
 
+class _FillingLower(KernelLower):
+    """Lowering to kernels that fill what a wrapper of fastnet's makes."""
+
+    def create_cpython_wrapper(self, release_gil: bool = False) -> None:
+        """Add what Python calls."""
+        add_filling_wrapper(self.context, self.library, self.fndesc)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _FillingLowering(_KernelLowering):
+    """`_KernelLowering` of what fills memory."""
+
+    _name = "fastnet_filling_lowering"
+    lowering_class = _FillingLower
+
+
 def _age() -> None:
     """Make all objects old, unless some are frozen: to look through those of a compilation takes 0.2 s.
 
@@ -193,6 +209,12 @@ class EntryCompiler(KernelCompiler):
     """`KernelCompiler` of what the runtime loads."""
 
     lowering = _EntryLowering
+
+
+class FillingCompiler(KernelCompiler):
+    """`KernelCompiler` of what fills memory."""
+
+    lowering = _FillingLowering
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)

@@ -31,14 +31,16 @@ OPTIONS: dict[str, Any] = {
 
 _KERNEL: dict[str, Any] = {}
 _ENTRY: dict[str, Any] = {"no_cfunc_wrapper": True}
+_FILLING: dict[str, Any] = {"no_cfunc_wrapper": True}
 _SHARED: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 _PART: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 try:
-    from fastnet.kernels.compiler import EntryCompiler, KernelCompiler, PartCompiler
+    from fastnet.kernels.compiler import EntryCompiler, FillingCompiler, KernelCompiler, PartCompiler
 
     for options, compiler in (
         (_KERNEL, KernelCompiler),
         (_ENTRY, EntryCompiler),
+        (_FILLING, FillingCompiler),
         (_SHARED, KernelCompiler),
         (_PART, PartCompiler),
     ):
@@ -93,6 +95,14 @@ def jit_entry(signature: Callable[..., tuple[Any, ...]]) -> Callable[[Callable[.
         return dispatcher
 
     return decorate
+
+
+def jit_filling(function: Callable[..., Any]) -> Any:
+    """`jit` for what fills memory: of two pointers and a number of elements, to be called with an array for a new one.
+
+    Python calls the entry points of its compilations (`fastnet.kernels.elementwise`).
+    """
+    return _kept(function, _FILLING)
 
 
 def jit_shared(function: Callable[..., Any]) -> Any:

@@ -1,14 +1,19 @@
-"""How Python calls the kernels that the runtime loads: by a wrapper that needs nothing but Python and NumPy's arrays.
+"""How Python calls kernels: by wrappers that need nothing but Python and NumPy's arrays.
 
-Numba's wrappers need Numba in memory, which takes longer to import than all else that a first fit does. These have the
-same name and the same interface, so that Numba calls them, too. They take what they are given: whoever calls them looks
-at types.
+Numba's wrappers need Numba in memory, which takes longer to import than all else that a first fit does. And to look at
+types, to make an array of a result and to hand that to Python takes Numba 0.6 us, more than exp of 2048 float32. These
+have the same name and the same interface, so that Numba calls them, too. They take what they are given: whoever calls
+them looks at types.
 """
 
 from __future__ import annotations
 
+import ctypes
+from importlib import import_module
 from typing import Any
 
+import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -22,8 +27,32 @@ _DOUBLE = ir.DoubleType()
 _INT64 = ir.IntType(64)
 #: Bytes before the fields of an object.
 _HEAD = object.__basicsize__
+_WORD = ctypes.sizeof(ctypes.c_void_p)
 #: Words of an array, after the head: NumPy's macros, compiled into all that uses its interface, read them there.
-_DATA, _SHAPE, _STRIDES = 0, 2, 3
+_DATA, _N_AXES, _SHAPE, _STRIDES, _FLAGS = 0, 1, 2, 3, 6
+#: Flags of an array of rows one after another, at addresses that are multiples of the size of an element.
+_PLAIN = 0x0001 | 0x0100
+#: Elements from which other Python threads may run meanwhile: to let them takes as long as some 200, and fewer than
+#: this take some 10 us.
+_RELEASED_FROM = 1 << 14
+
+#: Names by which wrappers know NumPy's class of arrays and its function `PyArray_NewLikeArray`, and the place of that
+#: in the table with which all is compiled that uses NumPy's interface.
+_ARRAY_CLASS, _NEW_LIKE, _NEW_LIKE_PLACE = "fastnet_array_class", "fastnet_new_like_array", 277
+
+
+def _declare_numpy() -> None:
+    """Let LLVM find them."""
+    pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", ctypes.pythonapi)
+    )
+    capsule = import_module("numpy._core._multiarray_umath")._ARRAY_API
+    table = (ctypes.c_void_p * (_NEW_LIKE_PLACE + 1)).from_address(pointer_of(capsule, None))
+    llvm.add_symbol(_NEW_LIKE, table[_NEW_LIKE_PLACE])
+    llvm.add_symbol(_ARRAY_CLASS, id(np.ndarray))
+
+
+_declare_numpy()
 
 
 def add_wrapper(context: Any, library: Any, fndesc: Any) -> None:
@@ -31,12 +60,24 @@ def add_wrapper(context: Any, library: Any, fndesc: Any) -> None:
 
     Only the arguments matter to it.
     """
+    _add(_Wrapper, context, library, fndesc)
+
+
+def add_filling_wrapper(context: Any, library: Any, fndesc: Any) -> None:
+    """`add_wrapper` of a kernel that fills memory: called with an array, it returns a new one of that shape.
+
+    The kernel takes two pointers and the number of elements. Of what is no plain array the wrapper returns False.
+    """
+    _add(_FillingWrapper, context, library, fndesc)
+
+
+def _add(kind: type[_Wrapper], context: Any, library: Any, fndesc: Any) -> None:
     module = context.create_module("fastnet_wrapper")
     kernel_type = context.call_conv.get_function_type(fndesc.restype, fndesc.argtypes)
     kernel = ir.Function(module, kernel_type, fndesc.llvm_func_name)
     function = ir.Function(module, ir.FunctionType(_OBJECT, [_OBJECT] * 3), fndesc.llvm_cpython_wrapper_name)
     builder = ir.IRBuilder(function.append_basic_block())
-    _Wrapper(context, builder, function.args[1]).call(kernel, fndesc)
+    kind(context, builder, function.args[1]).call(kernel, fndesc)
     library.add_ir_module(module)
 
 
@@ -100,21 +141,23 @@ class _Wrapper:
             return self.context.get_dummy_value()
         raise TypeError(f"no kernel that the runtime loads can take {kind}")
 
-    def _array(self, kind: types.Array, item: ir.Value) -> ir.Value:
-        builder, words = self.builder, INTP.as_pointer()
-        fields = builder.bitcast(builder.gep(item, [ir.Constant(INTP, _HEAD)]), words.as_pointer())
+    def _field(self, item: ir.Value, place: int, kind: ir.Type) -> ir.Value:
+        """A field of an array."""
+        builder = self.builder
+        fields = builder.gep(item, [ir.Constant(INTP, _HEAD + place * _WORD)])
+        return builder.load(builder.bitcast(fields, kind.as_pointer()))
 
-        def word(place: int) -> ir.Value:
-            return builder.load(builder.gep(fields, [ir.Constant(INTP, place)]))
+    def _array(self, kind: types.Array, item: ir.Value) -> ir.Value:
+        builder = self.builder
 
         def numbers(place: int) -> ir.Value:
-            start = word(place)
+            start = self._field(item, place, INTP.as_pointer())
             loaded = [builder.load(builder.gep(start, [ir.Constant(INTP, axis)])) for axis in range(kind.ndim)]
             return cgutils.pack_array(builder, loaded)
 
         array = self.context.make_array(kind)(self.context, builder)
         item_size = self.context.get_constant(types.intp, kind.dtype.bitwidth // 8)
-        data = builder.bitcast(word(_DATA), array.data.type)
+        data = self._field(item, _DATA, array.data.type)
         arrayobj.populate_array(array, data, numbers(_SHAPE), numbers(_STRIDES), item_size, None)
         return array._getvalue()
 
@@ -136,3 +179,54 @@ class _Wrapper:
         kind = ir.FunctionType(_OBJECT, [_OBJECT] * 2, var_arg=True)
         call = cgutils.get_or_insert_function(builder.module, kind, "PyObject_CallMethodObjArgs")
         builder.ret(builder.call(call, [module, name, data, ir.Constant(_OBJECT, None)]))
+
+
+class _FillingWrapper(_Wrapper):
+    """A wrapper that makes the kernel's result."""
+
+    def call(self, kernel: ir.Function, fndesc: Any) -> None:
+        """Make an array, let the kernel fill it, and return it."""
+        builder, (values, results, integer) = self.builder, fndesc.argtypes
+        (item,) = self._items(fndesc.qualname, 1)
+        with builder.if_then(builder.not_(self._is_plain(item)), likely=False):
+            builder.ret(self._python("PyBool_FromLong", _OBJECT, ir.Constant(INTP, 0)))
+        nothing, no = ir.Constant(_OBJECT, None), ir.Constant(INT32, 0)
+        # In C's order, of the same dtype, and of no other class.
+        result = self._python(_NEW_LIKE, _OBJECT, item, no, nothing, no)
+        with builder.if_then(builder.icmp_unsigned("==", result, nothing), likely=False):
+            builder.ret(nothing)
+        size = self._size(item)
+        state = cgutils.alloca_once_value(builder, nothing)
+        with builder.if_then(builder.icmp_signed(">=", size, ir.Constant(INTP, _RELEASED_FROM))):
+            builder.store(self._python("PyEval_SaveThread", _OBJECT), state)
+        memory = [
+            self._field(array, _DATA, self.context.get_value_type(kind))
+            for array, kind in ((item, values), (result, results))
+        ]
+        arguments = [*memory, size]
+        self.context.call_conv.call_function(builder, kernel, fndesc.restype, (values, results, integer), arguments)
+        with builder.if_then(builder.icmp_unsigned("!=", builder.load(state), nothing)):
+            self._python("PyEval_RestoreThread", ir.VoidType(), builder.load(state))
+        builder.ret(result)
+
+    def _is_plain(self, item: ir.Value) -> ir.Value:
+        """Whether it is an array, of no derived class, that lies in memory as kernels want it."""
+        builder = self.builder
+        array_class = cgutils.add_global_variable(builder.module, ir.IntType(8), _ARRAY_CLASS)
+        # The class is the last thing in an object's head.
+        is_array = builder.icmp_unsigned("==", self._field(item, -1, _OBJECT), array_class)
+        result = cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(1), 0))
+        with builder.if_then(is_array):
+            flags = builder.and_(self._field(item, _FLAGS, INT32), ir.Constant(INT32, _PLAIN))
+            builder.store(builder.icmp_unsigned("==", flags, ir.Constant(INT32, _PLAIN)), result)
+        return builder.load(result)
+
+    def _size(self, item: ir.Value) -> ir.Value:
+        """The number of elements."""
+        builder, shape = self.builder, self._field(item, _SHAPE, INTP.as_pointer())
+        size = cgutils.alloca_once_value(builder, ir.Constant(INTP, 1))
+        n_axes = builder.sext(self._field(item, _N_AXES, INT32), INTP)
+        with cgutils.for_range(builder, n_axes) as loop:
+            length = builder.load(builder.gep(shape, [loop.index]))
+            builder.store(builder.mul(builder.load(size), length), size)
+        return builder.load(size)
