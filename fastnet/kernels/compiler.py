@@ -8,7 +8,7 @@ of a first fit. A part is lowered and handed to its caller as it is, so that LLV
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from operator import attrgetter
 from typing import Any
@@ -142,38 +142,6 @@ class _KernelLowering(NativeLowering):
         return True
 
 
-class _EntryLower(KernelLower):
-    """Lowering to kernels with a wrapper of fastnet's."""
-
-    def create_cpython_wrapper(self, release_gil: bool = False) -> None:
-        """Add what Python calls."""
-        add_wrapper(self.context, self.library, self.fndesc)
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _EntryLowering(_KernelLowering):
-    """`_KernelLowering` of what the runtime loads."""
-
-    _name = "fastnet_entry_lowering"
-    lowering_class = _EntryLower
-
-
-class _FillingLower(KernelLower):
-    """Lowering to kernels that fill what a wrapper of fastnet's makes."""
-
-    def create_cpython_wrapper(self, release_gil: bool = False) -> None:
-        """Add what Python calls."""
-        add_filling_wrapper(self.context, self.library, self.fndesc)
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _FillingLowering(_KernelLowering):
-    """`_KernelLowering` of what fills memory."""
-
-    _name = "fastnet_filling_lowering"
-    lowering_class = _FillingLower
-
-
 def _age() -> None:
     """Make all objects old, unless some are frozen: to look through those of a compilation takes 0.2 s.
 
@@ -205,16 +173,26 @@ class KernelCompiler(CompilerBase):
         return [_pipeline(self.state, self.lowering, {NativeLowering, NopythonTypeInference})]
 
 
-class EntryCompiler(KernelCompiler):
-    """`KernelCompiler` of what the runtime loads."""
+def _with(add: Callable[[Any, Any, Any], None]) -> type[KernelCompiler]:
+    """`KernelCompiler` of what Python calls by a wrapper of fastnet's."""
 
-    lowering = _EntryLowering
+    class Lower(KernelLower):
+        def create_cpython_wrapper(self, release_gil: bool = False) -> None:
+            add(self.context, self.library, self.fndesc)
+
+    @register_pass(mutates_CFG=True, analysis_only=False)
+    class Lowering(_KernelLowering):
+        _name = f"fastnet_lowering_{add.__name__}"
+        lowering_class = Lower
+
+    class Compiler(KernelCompiler):
+        lowering = Lowering
+
+    return Compiler
 
 
-class FillingCompiler(KernelCompiler):
-    """`KernelCompiler` of what fills memory."""
-
-    lowering = _FillingLowering
+#: Of what the runtime loads, and of what fills memory.
+EntryCompiler, FillingCompiler = _with(add_wrapper), _with(add_filling_wrapper)
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
