@@ -18,7 +18,7 @@ from fastnet.kernels.elementwise import Elementwise
 from fastnet.kernels.formulas import arithmetic
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import keep, lanes_of, load, pointer, store
-from fastnet.kernels.simd import Lanes, staged, switch
+from fastnet.kernels.simd import Lanes, in_turn, results, staged, switch, switch_all
 
 __all__ = ["exp", "expm1", "flush", "fma", "log", "normal_cdf", "normal_density", "sigmoid", "softplus", "tanh"]
 
@@ -41,16 +41,40 @@ def _unary(function: ir.Value, x: Lanes) -> Lanes:
     return switch(x.builder, function, {code: partial(formula, x) for code, formula in _FORMULAS.items()})
 
 
+#: In turn, log of arrays would take 1.06 to 1.09 of the time.
+_ALONE = {_LOG}
+
+
+@staged
+@results(4)
+def _unary_of_four(function: ir.Value, a: Lanes, b: Lanes, c: Lanes, d: Lanes) -> tuple[Lanes, ...]:
+    def four(code: int) -> tuple[Lanes, ...]:
+        formula = _FORMULAS[code]
+        return tuple(map(formula, (a, b, c, d))) if code in _ALONE else in_turn(formula, a, b, c, d)
+
+    return switch_all(a.builder, function, {code: partial(four, code) for code in _FORMULAS})
+
+
 _fma = staged(simd.fma)
 
 
 @jit_inline
-def _fill(function, values, results, size):
-    whole = size // lanes_of(values) * lanes_of(values)
-    for index in range(0, whole, lanes_of(values)):
-        store(results, index, _unary(function, load(values, index)))
+def _fill(function, values, out, size):
+    lanes = lanes_of(values)
+    fours, whole = size // (4 * lanes) * 4 * lanes, size // lanes * lanes
+    for first in range(0, fours, 4 * lanes):
+        second, third, fourth = first + lanes, first + 2 * lanes, first + 3 * lanes
+        a, b, c, d = _unary_of_four(
+            function, load(values, first), load(values, second), load(values, third), load(values, fourth)
+        )
+        store(out, first, a)
+        store(out, second, b)
+        store(out, third, c)
+        store(out, fourth, d)
+    for index in range(fours, whole, lanes):
+        store(out, index, _unary(function, load(values, index)))
     for index in range(whole, size):
-        results[index] = _unary(function, values[index])
+        out[index] = _unary(function, values[index])
 
 
 @jit_inline

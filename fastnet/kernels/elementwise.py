@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fastnet.kernels.jit import SHARES_PARTS, jit_filling
 from fastnet.kernels.signatures import SCALARS
+from fastnet.runtime import loader
 
 _DTYPES = [np.dtype(name) for name in ("float32", "float64")]
 
@@ -21,7 +22,7 @@ class Elementwise:
     """A kernel of one array; to jitted code it is Numba's dispatcher.
 
     From Python a plain array takes a shorter way: `fastnet.kernels.wrapping` makes the result and ``fill`` fills it.
-    Beside the work that takes 0.3 us, Numba's way 0.7.
+    Beside the work that takes 0.22 us, Numba's way 0.67.
 
     Parameters
     ----------
@@ -80,7 +81,9 @@ class _Calls(dict[Any, Callable[[Any], Any]]):
         pointer = types.CPointer(SCALARS[dtype.name])
         kinds = pointer, pointer, types.intp
         self._fill.compile(kinds)
-        self[dtype] = self._fill.overloads[kinds].entry_point
+        result = self._fill.overloads[kinds]
+        address = result.library.get_pointer_to_function(result.fndesc.llvm_cpython_wrapper_name)
+        self[dtype] = loader.python_function(self._fill.__name__, address, loader.ONE_ARGUMENT)
         return self[dtype]
 
 

@@ -100,7 +100,7 @@ def jit_entry(signature: Callable[..., tuple[Any, ...]]) -> Callable[[Callable[.
 def jit_filling(function: Callable[..., Any]) -> Any:
     """`jit` for what fills memory: of two pointers and a number of elements, to be called with an array for a new one.
 
-    Python calls the entry points of its compilations (`fastnet.kernels.elementwise`).
+    Python calls what its compilations are wrapped in (`fastnet.kernels.elementwise`).
     """
     return _kept(function, _FILLING)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -255,7 +255,7 @@ def has_scaling(x: Lanes) -> bool:
 def scale_by_power(x: Lanes, exponent: Lanes) -> Lanes:
     """x times 2 to the power of an integer, rounded once: IEEE 754's scaleB.
 
-    On Zen 4 it does not take the ports of multiplications: with it exp takes 0.81 (float32) and 0.86 of the time.
+    On Zen 4 it does not take the ports of multiplications: with it exp took 0.81 (float32) and 0.86 of the time.
     """
     kind, mask = x.value.type, ir.IntType(max(8, x.value.type.count))
     bits = kind.count * x.width
@@ -268,6 +268,24 @@ def scale_by_power(x: Lanes, exponent: Lanes) -> Lanes:
     return Lanes(x.builder, x.builder.call(function, arguments))
 
 
+def in_turn(formula: Callable[[Lanes], Lanes], *vectors: Lanes) -> tuple[Lanes, ...]:
+    """The formula of some vectors, with an instruction of each in turn.
+
+    A core looks only so far ahead for what does not wait. With four vectors, which takes AVX-512's 32 registers, exp,
+    sigmoid and tanh of arrays take 0.89 to 0.94 of the time.
+    """
+    block, streams, values = vectors[0].builder.block, [], []
+    first = begin = len(block.instructions)
+    for x in vectors:
+        values.append(formula(x))
+        assert x.builder.block is block, "a formula has no branches"
+        streams.append(block.instructions[begin:])
+        begin = len(block.instructions)
+    if _has_avx512():
+        block.instructions[first:] = [one for turn in zip(*streams, strict=True) for one in turn]
+    return tuple(values)
+
+
 def switch(builder: ir.IRBuilder, code: ir.Value | int, cases: Mapping[int, Callable[[], Lanes]]) -> Lanes:
     """The value of the case whose key is ``code``: a branch, so that only one case is computed.
 
@@ -275,6 +293,18 @@ def switch(builder: ir.IRBuilder, code: ir.Value | int, cases: Mapping[int, Call
     """
     if isinstance(code, int):
         return cases.get(code, cases[[*cases][-1]])()
+    (value,) = switch_all(builder, code, {key: partial(_only, case) for key, case in cases.items()})
+    return value
+
+
+def _only(case: Callable[[], Lanes]) -> tuple[Lanes]:
+    return (case(),)
+
+
+def switch_all(
+    builder: ir.IRBuilder, code: ir.Value, cases: Mapping[int, Callable[[], tuple[Lanes, ...]]]
+) -> tuple[Lanes, ...]:
+    """`switch` of cases with several values."""
     done = builder.append_basic_block("switch.done")
     blocks = {key: builder.append_basic_block(f"switch.{key}") for key in cases}
     branch = builder.switch(code, blocks[[*cases][-1]])
@@ -282,13 +312,14 @@ def switch(builder: ir.IRBuilder, code: ir.Value | int, cases: Mapping[int, Call
     for key, block in blocks.items():
         branch.add_case(ir.Constant(code.type, key), block)
         builder.position_at_end(block)
-        incoming.append((cases[key]().value, builder.block))
+        incoming.append((cases[key](), builder.block))
         builder.branch(done)
     builder.position_at_end(done)
-    phi = builder.phi(incoming[0][0].type)
-    for value, block in incoming:
-        phi.add_incoming(value, block)
-    return Lanes(builder, phi)
+    phis = [builder.phi(lanes.value.type) for lanes in incoming[0][0]]
+    for values, block in incoming:
+        for phi, lanes in zip(phis, values, strict=True):
+            phi.add_incoming(lanes.value, block)
+    return tuple(Lanes(builder, phi) for phi in phis)
 
 
 def _as_lanes(builder: ir.IRBuilder, kind: types.Type, value: ir.Value, target: types.Type) -> Lanes:

@@ -2,8 +2,8 @@
 
 Numba's wrappers need Numba in memory, which takes longer to import than all else that a first fit does. And to look at
 types, to make an array of a result and to hand that to Python takes Numba 0.6 us, more than exp of 2048 float32. These
-have the same name and the same interface, so that Numba calls them, too. They take what they are given: whoever calls
-them looks at types.
+have the same names, and those of the kernels that the runtime loads the same interface, so that Numba calls them, too.
+They take what they are given: whoever calls them looks at types.
 """
 
 from __future__ import annotations
@@ -60,22 +60,23 @@ def add_wrapper(context: Any, library: Any, fndesc: Any) -> None:
 
     Only the arguments matter to it.
     """
-    _add(_Wrapper, context, library, fndesc)
+    _add(_Wrapper, 3, context, library, fndesc)
 
 
 def add_filling_wrapper(context: Any, library: Any, fndesc: Any) -> None:
-    """`add_wrapper` of a kernel that fills memory: called with an array, it returns a new one of that shape.
+    """Add to a library what Python calls of a kernel that fills memory: a C function of two objects.
 
-    The kernel takes two pointers and the number of elements. Of what is no plain array the wrapper returns False.
+    The second one is an array, of whose shape a new one is returned; of what is no plain array False is. The kernel
+    takes two pointers and the number of elements.
     """
-    _add(_FillingWrapper, context, library, fndesc)
+    _add(_FillingWrapper, 2, context, library, fndesc)
 
 
-def _add(kind: type[_Wrapper], context: Any, library: Any, fndesc: Any) -> None:
+def _add(kind: type[_Wrapper], n_objects: int, context: Any, library: Any, fndesc: Any) -> None:
     module = context.create_module("fastnet_wrapper")
     kernel_type = context.call_conv.get_function_type(fndesc.restype, fndesc.argtypes)
     kernel = ir.Function(module, kernel_type, fndesc.llvm_func_name)
-    function = ir.Function(module, ir.FunctionType(_OBJECT, [_OBJECT] * 3), fndesc.llvm_cpython_wrapper_name)
+    function = ir.Function(module, ir.FunctionType(_OBJECT, [_OBJECT] * n_objects), fndesc.llvm_cpython_wrapper_name)
     builder = ir.IRBuilder(function.append_basic_block())
     kind(context, builder, function.args[1]).call(kernel, fndesc)
     library.add_ir_module(module)
@@ -84,8 +85,8 @@ def _add(kind: type[_Wrapper], context: Any, library: Any, fndesc: Any) -> None:
 class _Wrapper:
     """A wrapper in the middle of being emitted."""
 
-    def __init__(self, context: Any, builder: ir.IRBuilder, arguments: ir.Value) -> None:
-        self.context, self.builder, self.arguments = context, builder, arguments
+    def __init__(self, context: Any, builder: ir.IRBuilder, given: ir.Value) -> None:
+        self.context, self.builder, self.given = context, builder, given
 
     def call(self, kernel: ir.Function, fndesc: Any) -> None:
         """Unpack the arguments, call the kernel without the interpreter's lock, and return what it returns."""
@@ -115,7 +116,7 @@ class _Wrapper:
         slots = [cgutils.alloca_once(builder, _OBJECT) for _ in range(count)]
         kind = ir.FunctionType(INT32, [_OBJECT, _OBJECT, INTP, INTP], var_arg=True)
         unpack = cgutils.get_or_insert_function(builder.module, kind, "PyArg_UnpackTuple")
-        found = builder.call(unpack, [self.arguments, self._text(name), number, number, *slots])
+        found = builder.call(unpack, [self.given, self._text(name), number, number, *slots])
         with builder.if_then(builder.icmp_signed("==", found, ir.Constant(INT32, 0)), likely=False):
             builder.ret(ir.Constant(_OBJECT, None))
         return [builder.load(slot) for slot in slots]
@@ -187,7 +188,7 @@ class _FillingWrapper(_Wrapper):
     def call(self, kernel: ir.Function, fndesc: Any) -> None:
         """Make an array, let the kernel fill it, and return it."""
         builder, (values, results, integer) = self.builder, fndesc.argtypes
-        (item,) = self._items(fndesc.qualname, 1)
+        item = self.given
         with builder.if_then(builder.not_(self._is_plain(item)), likely=False):
             builder.ret(self._python("PyBool_FromLong", _OBJECT, ir.Constant(INTP, 0)))
         nothing, no = ir.Constant(_OBJECT, None), ir.Constant(INT32, 0)

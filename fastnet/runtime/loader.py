@@ -11,8 +11,8 @@ from typing import Any
 import llvmlite.binding as llvm
 
 _CPU_VARIABLES = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_ENABLE_AVX")
-#: METH_VARARGS: called with the tuple of arguments.
-_TUPLE_OF_ARGUMENTS = 1
+#: What C functions are called with, as Python's METH_VARARGS and METH_O say it.
+TUPLE_OF_ARGUMENTS, ONE_ARGUMENT = 1, 8
 #: What functions need for as long as they may be called, which is to the end of the process.
 _kept: list[Any] = []
 
@@ -70,8 +70,24 @@ def load(name: str, code: bytes, symbol: str, externals: Iterable[str]) -> Calla
     address = engine.get_function_address(symbol)
     if not address:
         raise LookupError(f"machine code has no {symbol}")
-    definition = _MethodDefinition(name.encode(), address, _TUPLE_OF_ARGUMENTS, None)
-    _kept.extend((engine, definition))
+    _kept.append(engine)
+    return python_function(name, address, TUPLE_OF_ARGUMENTS)
+
+
+def python_function(name: str, address: int, called_with: int) -> Callable[..., Any]:
+    """The Python function at an address.
+
+    Parameters
+    ----------
+    name : str
+        What Python calls it.
+    address : int
+        Of a C function, which stays there.
+    called_with : int
+        ``TUPLE_OF_ARGUMENTS`` or ``ONE_ARGUMENT``, which is passed on sooner.
+    """
+    definition = _MethodDefinition(name.encode(), address, called_with, None)
+    _kept.append(definition)
     function: Callable[..., Any] = _new_function(ctypes.byref(definition), None, None)
     return function
 

@@ -73,10 +73,17 @@ def _expm1_of_reduced(r: Lanes) -> Lanes:
     return fma(r * r, polynomial(r, coefficients_of(r).exp), r)
 
 
-def _power(t: Lanes, shift: int = 0) -> Lanes:
+def _power_by_bits(t: Lanes, shift: int = 0) -> Lanes:
     """2^(k + shift) for a t of `_reduce`; the exponent must be that of a normal number."""
     f = format_of(t)
     return (t.bits().integer_add(f.bias + shift) << f.significand_bits).floats()
+
+
+def _power(t: Lanes, k: Lanes, shift: int = 0) -> Lanes:
+    """`_power_by_bits`; ports of multiplications have more to do than others, and shifts are on one of them."""
+    if has_scaling(t):
+        return scale_by_power(Lanes(t.builder, t.constant(2.0**shift)), k)
+    return _power_by_bits(t, shift)
 
 
 def _exp_of_negative(x: Lanes) -> Lanes:
@@ -86,7 +93,7 @@ def _exp_of_negative(x: Lanes) -> Lanes:
     p = _expm1_of_reduced(r)
     if has_scaling(x):
         return scale_by_power(p + 1.0, k)
-    s = _power(t, f.sigmoid_shift)
+    s = _power_by_bits(t, f.sigmoid_shift)
     return fma(s, p, s) * 2.0**-f.sigmoid_shift
 
 
@@ -101,16 +108,16 @@ def exp(x: Lanes) -> Lanes:
         # Of the two multiplications below only one rounds, too.
         return scale_by_power(significand, k)
     half = fma(x, 0.5 * c.log2_e, f.round_to_integer)
-    first = _power(half)
+    first = _power_by_bits(half)
     second = (t.bits().integer_sub(half.bits()).integer_add(f.bias) << f.significand_bits).floats()
     return (significand * first) * second
 
 
 def expm1(x: Lanes) -> Lanes:
     f = format_of(x)
-    t, _, r = _reduce(at_most(f.exp_high, at_least(-f.saturation, x)))
+    t, k, r = _reduce(at_most(f.exp_high, at_least(-f.saturation, x)))
     p = _expm1_of_reduced(r)
-    s = _power(t, -1)
+    s = _power(t, k, -1)
     return fma(s, p, s - 0.5) * 2.0
 
 
@@ -168,9 +175,11 @@ def _inverse_power(t: Lanes, k: Lanes) -> Lanes:
 
 def tanh(x: Lanes) -> Lanes:
     f = format_of(x)
-    t, _, r = _reduce(at_least(-f.saturation, absolute(x) * -2.0))
+    half = -absolute(x)
+    # An addition in place of a multiplication, which has the busier ports.
+    t, k, r = _reduce(at_least(-f.saturation, half + half))
     p = _expm1_of_reduced(r)
-    s = _power(t)
+    s = _power(t, k)
     return copysign(fma(s, p, s - 1.0) / fma(s, p, s + 1.0), x)
 
 
