@@ -17,7 +17,7 @@ from fastnet.kernels import simd
 from fastnet.kernels.elementwise import Elementwise
 from fastnet.kernels.formulas import arithmetic
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.memory import keep, lanes_of, load, pointer, store
+from fastnet.kernels.memory import keep, lanes_of, least, load, pointer, store
 from fastnet.kernels.simd import Lanes, in_turn, results, staged, switch, switch_all
 
 __all__ = ["exp", "expm1", "flush", "fma", "log", "normal_cdf", "normal_density", "sigmoid", "softplus", "tanh"]
@@ -60,8 +60,13 @@ _fma = staged(simd.fma)
 
 @jit_inline
 def _fill(function, values, out, size):
+    """The function of so many values, of which out is no part."""
     lanes = lanes_of(values)
-    fours, whole = size // (4 * lanes) * 4 * lanes, size // lanes * lanes
+    if size < lanes:
+        for index in range(size):
+            out[index] = _unary(function, values[index])
+        return
+    fours = size // (4 * lanes) * 4 * lanes
     for first in range(0, fours, 4 * lanes):
         second, third, fourth = first + lanes, first + 2 * lanes, first + 3 * lanes
         a, b, c, d = _unary_of_four(
@@ -71,10 +76,10 @@ def _fill(function, values, out, size):
         store(out, second, b)
         store(out, third, c)
         store(out, fourth, d)
-    for index in range(fours, whole, lanes):
-        store(out, index, _unary(function, load(values, index)))
-    for index in range(whole, size):
-        out[index] = _unary(function, values[index])
+    # The last vector begins in the one before, where values are no whole vectors.
+    for index in range(fours, size, lanes):
+        place = least(index, size - lanes)
+        store(out, place, _unary(function, load(values, place)))
 
 
 @jit_inline

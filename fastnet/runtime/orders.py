@@ -13,7 +13,7 @@ from fastnet.runtime.payback import Payback
 #: Seconds to compile the kernel, in a process that has compiled nothing yet (later 0.3).
 COMPILE_SECONDS = 0.8
 #: Seconds that NumPy takes longer for a sample, and for an order.
-SAMPLE_SECONDS, ORDER_SECONDS = 8e-9, 9e-7
+SAMPLE_SECONDS, ORDER_SECONDS = 9e-9, 9e-7
 _KERNEL = "draw_orders", "uint32"
 
 _payback = Payback(_KERNEL[0], COMPILE_SECONDS)
