@@ -45,6 +45,7 @@ BUILDING_BLOCKS = {
     "jit",
     "lending",
     "memory",
+    "narrow",
     "packing",
     "plans",
     "prediction",

@@ -15,6 +15,7 @@ from fastnet.contract import ACTIVATION, BIAS, N_INPUTS, N_OUTPUTS, RELU, STRIDE
 from fastnet.kernels import activations, losses, optimizers
 from fastnet.kernels.jit import jit_inline, jit_part
 from fastnet.kernels.memory import all_zero, lanes_of, least, load, most, moved, splat, store
+from fastnet.kernels.narrow import is_narrow, narrow_product
 from fastnet.kernels.products import (
     ROWS_TOGETHER,
     copy_row,
@@ -139,16 +140,15 @@ def layer_gradient(net, layer, x, first_row, n_rows, gradient, sums, add, low, h
     first, inputs = entry(net.layout, layer, WEIGHTS) + low * stride, view(x.data, x.first, x.column, x.row)
     if layer > 0:
         inputs = view(net.planes, place(net, layer - 1, A_PLANE), 1, entry(net.layout, layer - 1, STRIDE))
-    product(
-        target(gradient, first, stride, add),
-        view(inputs.data, inputs.first + low * inputs.row + first_row * inputs.column, inputs.row, inputs.column),
-        view(net.planes, place(net, layer, DELTA_PLANE) + first_row * stride, stride, 1),
-        view(sums.data, sums.first + first if sums.first >= 0 else -1, stride, 1),
-        high - low,
-        n_rows,
-        entry(net.layout, layer, N_OUTPUTS),
-        net.scratch,
-    )
+    result, n_outputs = target(gradient, first, stride, add), entry(net.layout, layer, N_OUTPUTS)
+    inputs = view(inputs.data, inputs.first + low * inputs.row + first_row * inputs.column, inputs.row, inputs.column)
+    deltas = view(net.planes, place(net, layer, DELTA_PLANE) + first_row * stride, stride, 1)
+    begin = view(sums.data, sums.first + first if sums.first >= 0 else -1, stride, 1)
+    # Of samples as they stand rows need not be whole vectors.
+    if layer > 0 and is_narrow(net.parameters, high - low, n_rows, n_outputs):
+        narrow_product(result, inputs, deltas, begin, high - low, n_rows, n_outputs, net.scratch)
+    else:
+        product(result, inputs, deltas, begin, high - low, n_rows, n_outputs, net.scratch)
 
 
 class Step(NamedTuple):

@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba.core.registry import CPUDispatcher
 
 from fastnet.contract import SOFTMAX, VECTOR_BYTES
-from fastnet.kernels import activations, losses, memory, products
+from fastnet.kernels import activations, losses, memory, narrow, products
 from fastnet.kernels.simd import INT32, Lanes, broadcast, fma
 
 #: A lane of a vector, or (None) a scalar; no element at all is +0.
@@ -327,6 +327,7 @@ _TWINS: dict[Any, Any] = {
     products.target: products.Target,
     products.finished_target: lambda data, first, row, finish, outputs: products.Target(data, first, row, False),
     products.product: _product,
+    narrow.is_narrow: lambda *arguments: False,
     products.row_sum: _row_sum,
 }
 
