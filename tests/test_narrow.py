@@ -68,7 +68,6 @@ def test_where_it_takes_fewer_operations(dtype: str) -> None:
     like = np.empty(0, dtype)
     assert _is_narrow(like, 64, 128, 1)
     assert _is_narrow(like, 64, 128, 4)
-    assert not _is_narrow(like, 64, 128, 16)
     assert not _is_narrow(like, 64, 128, 100)
     # So few terms that it is not worth to transpose what comes of them.
     assert not _is_narrow(like, 64, 8, 1)
