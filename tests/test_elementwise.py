@@ -7,6 +7,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numba
@@ -15,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fastnet import kernels
-from fastnet.kernels import arithmetic, elementwise
+from fastnet.kernels import arithmetic, elementwise, wrapping
 from fastnet.kernels.elementwise import Elementwise
 from fastnet.reference import exact
 from tests.support import assert_same_bits
@@ -123,8 +124,15 @@ class TestPython:
         assert list(inspect.signature(kernels.log).parameters) == ["x"]
         assert inspect.getdoc(kernels.log) == "Natural logarithm, at most 1 ULP from the exact value."
 
-    def test_a_numba_that_is_built_otherwise(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(elementwise, "SHARES_PARTS", False)
+    @pytest.mark.parametrize(
+        "other",
+        [(elementwise, "SHARES_PARTS", False), (wrapping, "finds_numpy", lambda: False)],
+        ids=["Numba", "NumPy"],
+    )
+    def test_one_that_is_built_otherwise(
+        self, other: tuple[ModuleType, str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(*other)
         function = Elementwise(kernels.exp.dispatcher, kernels.exp._calls._fill.py_func)
         assert_same_bits(function(values(9)), exact.exp(values(9)))
         assert not function._calls

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastnet.kernels.jit import jit
 from fastnet.kernels.memory import pointer
-from fastnet.kernels.narrow import is_narrow, narrow_product
+from fastnet.kernels.narrow import narrow_product, takes_transpose
 from fastnet.kernels.products import product, target, view
 from fastnet.testing.cases import Case
 from tests.support import assert_same_bits
@@ -34,8 +34,8 @@ def _gradient(narrow: bool, result: Any, a: Any, b: Any, sums: Any, goes_on: boo
 
 
 @jit
-def _is_narrow(like: Any, n_rows: int, n_terms: int, n_columns: int) -> bool:
-    return is_narrow(pointer(like), n_rows, n_terms, n_columns)
+def _takes_transpose(like: Any, n_rows: int, n_terms: int, n_columns: int) -> bool:
+    return takes_transpose(pointer(like), n_rows, n_terms, n_columns)
 
 
 def padded(rng: np.random.Generator, n_rows: int, n_columns: int, dtype: str) -> NDArray[np.floating]:
@@ -66,11 +66,11 @@ def test_has_the_bits_of_product(n_rows: int, n_terms: int, n_columns: int, dtyp
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_where_it_takes_fewer_operations(dtype: str) -> None:
     like = np.empty(0, dtype)
-    assert _is_narrow(like, 64, 128, 1)
-    assert _is_narrow(like, 64, 128, 4)
-    assert not _is_narrow(like, 64, 128, 100)
+    assert _takes_transpose(like, 64, 128, 1)
+    assert _takes_transpose(like, 64, 128, 4)
+    assert not _takes_transpose(like, 64, 128, 100)
     # So few terms that it is not worth to transpose what comes of them.
-    assert not _is_narrow(like, 64, 8, 1)
+    assert not _takes_transpose(like, 64, 8, 1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -76,7 +76,7 @@ class _Calls(dict[Any, Callable[[Any], Any]]):
         self._fill = fill
 
     def __missing__(self, dtype: Any) -> Callable[[Any], Any]:
-        if dtype not in _DTYPES or not SHARES_PARTS:
+        if dtype not in _DTYPES or not _has_wrappers():
             return lambda x: False
         pointer = types.CPointer(SCALARS[dtype.name])
         kinds = pointer, pointer, types.intp
@@ -85,6 +85,15 @@ class _Calls(dict[Any, Callable[[Any], Any]]):
         address = result.library.get_pointer_to_function(result.fndesc.llvm_cpython_wrapper_name)
         self[dtype] = loader.python_function(self._fill.__name__, address, loader.ONE_ARGUMENT)
         return self[dtype]
+
+
+def _has_wrappers() -> bool:
+    """Whether Numba and NumPy are built as the wrappers need it."""
+    if not SHARES_PARTS:
+        return False
+    from fastnet.kernels.wrapping import finds_numpy
+
+    return finds_numpy()
 
 
 @typeof_impl.register(Elementwise)

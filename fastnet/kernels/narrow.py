@@ -26,7 +26,7 @@ def _halves(data, n):
 
 
 @jit_inline
-def is_narrow(data, n_rows, n_terms, n_columns):
+def takes_transpose(data, n_rows, n_terms, n_columns):
     """Whether the transpose of a product takes fewer operations: its rows are the columns, and often fewer than 8."""
     if n_columns > lanes_of(data) or n_terms < FEWEST_TERMS:
         return False
@@ -38,10 +38,11 @@ def is_narrow(data, n_rows, n_terms, n_columns):
 
 @jit_part
 def narrow_product(c, a, b, sums, n_rows, n_terms, n_columns, scratch):
-    """`fastnet.kernels.products.product` of at most a vector's columns, where `is_narrow` says so.
+    """`fastnet.kernels.products.product` of at most a vector's columns, where `takes_transpose` says so.
 
     The rows of a, a transposed view, and of b are whole vectors, with room for a vector after the last one. Sums go on
-    from ``sums``, a `View` of rows of a vector, or begin with +0 where ``sums.first`` is negative.
+    from ``sums``, a `View` of rows of a vector, or begin with +0 where ``sums.first`` is negative. ``scratch`` has room
+    for `scratch_size` of so many rows and terms: for a vector of each row, and for a square.
     """
     lanes, width = lanes_of(c.data), padded(c.data, n_rows)
     square = moved(scratch, lanes * width)

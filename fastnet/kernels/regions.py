@@ -15,7 +15,7 @@ from fastnet.contract import ACTIVATION, BIAS, N_INPUTS, N_OUTPUTS, RELU, STRIDE
 from fastnet.kernels import activations, losses, optimizers
 from fastnet.kernels.jit import jit_inline, jit_part
 from fastnet.kernels.memory import all_zero, lanes_of, least, load, most, moved, splat, store
-from fastnet.kernels.narrow import is_narrow, narrow_product
+from fastnet.kernels.narrow import narrow_product, takes_transpose
 from fastnet.kernels.products import (
     ROWS_TOGETHER,
     copy_row,
@@ -145,7 +145,7 @@ def layer_gradient(net, layer, x, first_row, n_rows, gradient, sums, add, low, h
     deltas = view(net.planes, place(net, layer, DELTA_PLANE) + first_row * stride, stride, 1)
     begin = view(sums.data, sums.first + first if sums.first >= 0 else -1, stride, 1)
     # Of samples as they stand rows need not be whole vectors.
-    if layer > 0 and is_narrow(net.parameters, high - low, n_rows, n_outputs):
+    if layer > 0 and takes_transpose(net.parameters, high - low, n_rows, n_outputs):
         narrow_product(result, inputs, deltas, begin, high - low, n_rows, n_outputs, net.scratch)
     else:
         product(result, inputs, deltas, begin, high - low, n_rows, n_outputs, net.scratch)

@@ -327,7 +327,7 @@ _TWINS: dict[Any, Any] = {
     products.target: products.Target,
     products.finished_target: lambda data, first, row, finish, outputs: products.Target(data, first, row, False),
     products.product: _product,
-    narrow.is_narrow: lambda *arguments: False,
+    narrow.takes_transpose: lambda *arguments: False,
     products.row_sum: _row_sum,
 }
 

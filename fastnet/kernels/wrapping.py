@@ -9,6 +9,7 @@ They take what they are given: whoever calls them looks at types.
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -41,18 +42,20 @@ _RELEASED_FROM = 1 << 14
 _ARRAY_CLASS, _NEW_LIKE, _NEW_LIKE_PLACE = "fastnet_array_class", "fastnet_new_like_array", 277
 
 
-def _declare_numpy() -> None:
-    """Let LLVM find them."""
+@cache
+def finds_numpy() -> bool:
+    """Let LLVM find them, before what `add_filling_wrapper` makes is compiled or loaded; whether it is possible."""
+    try:
+        capsule = import_module("numpy._core._multiarray_umath")._ARRAY_API
+    except (ImportError, AttributeError):
+        return False
     pointer_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", ctypes.pythonapi)
     )
-    capsule = import_module("numpy._core._multiarray_umath")._ARRAY_API
     table = (ctypes.c_void_p * (_NEW_LIKE_PLACE + 1)).from_address(pointer_of(capsule, None))
     llvm.add_symbol(_NEW_LIKE, table[_NEW_LIKE_PLACE])
     llvm.add_symbol(_ARRAY_CLASS, id(np.ndarray))
-
-
-_declare_numpy()
+    return True
 
 
 def add_wrapper(context: Any, library: Any, fndesc: Any) -> None:
