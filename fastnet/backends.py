@@ -34,10 +34,9 @@ class Backend:
         Called with a `fastnet.contract.Execution` and then as `train` but for the last argument; returns the
         function that trains in place of `train`, compiled, which may keep memory from call to call.
     forward_finite : callable, optional
-        `forward` for inputs that may not be finite: then it does nothing and returns False, else True.
-    forward_together : callable, optional
-        Called as ``forward_together(layout, parameters, x, out, rows_at_once, n_threads)``: `forward_finite`, on pieces
-        of so many rows; returns False when one is not finite.
+        `forward` for inputs that may not be finite: then it does nothing and returns False, else True. With two
+        arguments more, ``rows_at_once, n_threads``, so many threads take pieces of so many rows, of which some may be
+        done when one is not finite.
     all_finite : callable
         Whether all numbers of a C-contiguous float32 or float64 array are finite.
     draw_orders : callable, optional
@@ -51,7 +50,6 @@ class Backend:
     is_compiled: bool
     trainer: Callable[..., Callable[..., int]] | None = None
     forward_finite: Callable[..., bool] | None = None
-    forward_together: Callable[..., bool] | None = None
     all_finite: Callable[[NDArray[Any]], bool] = all_finite
     draw_orders: Callable[[NDArray[Any], NDArray[Any]], bool] | None = None
 
@@ -83,7 +81,6 @@ def _load(name: str) -> Backend:
             is_compiled=True,
             trainer=partial(trainer, most_threads=threads.most_threads, cores=threads.cores),
             forward_finite=prediction.forward_finite,
-            forward_together=prediction.forward_together,
             all_finite=partial(_all_finite, prediction.finite),
             draw_orders=orders.draw_orders,
         )

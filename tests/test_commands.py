@@ -63,9 +63,9 @@ def test_nothing_is_compiled_after_a_warmup(
     printed = run(tmp_path, "-m", "fastnet", "warmup", "--dtype", "float32").splitlines()
     (folder,) = tmp_path.iterdir()
     kept = sorted(folder.iterdir())
-    assert re.fullmatch(r"float32  fit  .* s  .*train_member \d+\.\d s.*", printed[0])
+    assert re.fullmatch(r"float32  fit  .* s  .*train_together \d+\.\d s.*", printed[0])
     assert printed[-1] == f"{len(kept)} compiled kernels are in {folder}"
-    assert run(tmp_path, "-c", USES, "float32") == "finite forward_finite train_member loaded\nFalse\n"
+    assert run(tmp_path, "-c", USES, "float32") == "finite forward_finite train_together loaded\nFalse\n"
     assert sorted(folder.iterdir()) == kept
     again = run(tmp_path, "-m", "fastnet", "warmup", "--dtype", "float32").splitlines()
     assert all(re.fullmatch(r"float32  .* +\d+\.\d\d s", line) for line in again[:-2])
@@ -79,10 +79,10 @@ def test_nothing_is_compiled_after_a_warmup(
     assert cached["digest"] == jit.DIGEST
     assert cached["writable"]
     assert cached["others"] == []
-    assert cached["kernels"]["fastnet.kernels.network.train_member"] == 1
+    assert cached["kernels"]["fastnet.kernels.network.train_together"] == 1
     assert sum(cached["kernels"].values()) == len(sizes)
     assert main(["info"]) == 0
-    assert "1 x fastnet.kernels.network.train_member\n" in capsys.readouterr().out
+    assert "1 x fastnet.kernels.network.train_together\n" in capsys.readouterr().out
 
 
 def test_warmup_says_when_nothing_is_kept(

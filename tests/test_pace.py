@@ -27,7 +27,7 @@ class Machine:
                 n_threads, n_blocks = self.pace.proposal(n_left)
                 taken = n_blocks * self.seconds_a_block[n_threads] + self.overheads[n_threads]
                 self.now += taken
-                self.pace.note(n_threads, n_blocks, taken, self.overheads[n_threads])
+                self.pace.note(n_threads, n_blocks, taken)
                 used[n_threads] += taken
                 n_left -= n_blocks
         return {n_threads: taken / sum(used.values()) for n_threads, taken in used.items()}
@@ -44,10 +44,12 @@ def test_a_short_fit_spends_little_on_trials() -> None:
     assert Machine(2, {2: 1e-4, 1: 1.5e-4}).work(0.03)[2] > 0.9
 
 
-@pytest.mark.parametrize(("blocks_a_call", "best"), [(80, 2), (9, 1)])
-def test_what_it_takes_to_start_threads_counts_once_a_call(blocks_a_call: int, best: int) -> None:
-    """Trials are as short as the start is long, and long calls none the less get the threads that are worth it."""
-    machine = Machine(2, {2: 1.2e-4, 1: 1.5e-4}, overhead=4e-4)
+@pytest.mark.parametrize("blocks_before", [1, 80])
+@pytest.mark.parametrize(("blocks_a_call", "best"), [(80, 2), (1, 1)])
+def test_what_it_takes_to_start_threads_counts(blocks_a_call: int, best: int, blocks_before: int) -> None:
+    """Short calls get one thread and long ones two, whatever the calls before them were."""
+    machine = Machine(2, {2: 1.2e-4, 1: 1.5e-4}, overhead=6e-5)
+    machine.work(0.5, blocks_before)
     machine.work(0.1, blocks_a_call)
     assert machine.work(1.0, blocks_a_call)[best] > 0.95
 

@@ -78,38 +78,61 @@ def test_outputs_are_those_of_forward(entry_point: Callable[[str, str], Any], dt
     forward_finite = entry_point("forward_finite", dtype)
     network = Network([5, 7, 3], "tanh", "softmax", dtype=dtype).initialize(seed=0, scheme="glorot_uniform")
     x = np.random.default_rng(0).standard_normal((300, 5)).astype(dtype)
+    pieces = 300, np.empty(0, np.int64), 1
     for n_rows in (1, 16, 17, 300):
         rows, out, desired = x[:n_rows], np.full((n_rows, 3), 7, dtype), np.empty((n_rows, 3), dtype)
         workspace = np.empty(0, dtype)
-        needed = forward_finite(network.layout, network.parameter_buffer, rows, out, workspace)
+        needed = forward_finite(network.layout, network.parameter_buffer, rows, out, workspace, *pieces)
         assert (needed < 0) == (n_rows > FEW_ROWS)
         if needed < 0:
             assert (out == 7).all()
             workspace = np.empty(-needed, dtype)
-            assert forward_finite(network.layout, network.parameter_buffer, rows, out, workspace) == 1
+            assert forward_finite(network.layout, network.parameter_buffer, rows, out, workspace, *pieces) == 1
         assert_same_bits(out, kernels.forward(network.layout, network.parameter_buffer, rows, desired))
         rows = rows.copy()
         rows[-1, -1] = np.nan
         out[:] = 7
-        assert forward_finite(network.layout, network.parameter_buffer, rows, out, workspace) == 0
+        assert forward_finite(network.layout, network.parameter_buffer, rows, out, workspace, *pieces) == 0
         assert (out == 7).all()
+
+
+@pytest.mark.parametrize("layer_sizes", [(30, 100, 3), (5, 7, 3)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_piece_writes_no_row_of_the_next(
+    entry_point: Callable[[str, str], Any], dtype: str, layer_sizes: tuple[int, ...]
+) -> None:
+    """With rows across the lanes and with units: the next piece is another thread's, here one that is not finite."""
+    forward_finite = entry_point("forward_finite", dtype)
+    network = Network(layer_sizes, "tanh", "softmax", dtype=dtype).initialize(seed=0, scheme="glorot_uniform")
+    x = np.random.default_rng(0).standard_normal((300, layer_sizes[0])).astype(dtype)
+    desired = kernels.forward(network.layout, network.parameter_buffer, x, np.empty((300, 3), dtype))
+    x[200] = np.nan
+    for rows_at_once in (32, 100, 200):
+        out, pieces = np.full((300, 3), 7, dtype), (rows_at_once, np.empty(0, np.int64), 1)
+        arguments = network.layout, network.parameter_buffer, x, out
+        needed = forward_finite(*arguments, np.empty(0, dtype), *pieces)
+        assert forward_finite(*arguments, np.empty(-needed, dtype), *pieces) == 0
+        n_done = 200 // rows_at_once * rows_at_once
+        assert_same_bits(out[:n_done], desired[:n_done])
+        assert (out[n_done:] == 7).all()
 
 
 def test_what_a_kernel_raises_is_raised(entry_point: Callable[[str, str], Any]) -> None:
     forward_finite, network = entry_point("forward_finite", "float64"), Network([5, 2])
     arguments = [network.layout, network.parameter_buffer, np.zeros((1, 4)), np.zeros((1, 2)), np.empty(0)]
+    arguments += [1, np.empty(0, np.int64), 1]
     for _ in range(3):
         with pytest.raises(ValueError, match=r"^x and out must have a column for each input and output of the network"):
             forward_finite(*arguments)
 
 
 def test_arguments_of_no_use_are_refused(entry_point: Callable[[str, str], Any]) -> None:
-    train_member = entry_point("train_member", "float64")
-    with pytest.raises(TypeError, match="train_member expected 11 arguments, got 0"):
-        train_member()
+    train_together = entry_point("train_together", "float64")
+    with pytest.raises(TypeError, match="train_together expected 11 arguments, got 0"):
+        train_together()
     arguments = kernel_arguments()
     with pytest.raises(TypeError, match="integer"):
-        train_member(*arguments, "0", np.empty(0), np.zeros(16, np.int64), 0, 1)
+        train_together(*arguments, "0", np.empty(0), np.zeros(16, np.int64), np.empty(0, np.int64), 1)
 
 
 def kernel_arguments(case: Case | None = None) -> tuple[Any, ...]:
@@ -171,7 +194,7 @@ def test_what_machine_code_needs_is_said() -> None:
 
 def test_kernels_need_python_and_the_system_only() -> None:
     """Nothing of Numba: it would have to be in memory."""
-    for name in ("train_member", "forward_finite", "finite"):
+    for name in ("train_together", "forward_finite", "finite"):
         _, header, _ = kept_file(name)
         assert {one for one in header["externals"] if not one.startswith("Py")} <= {
             "fma",
@@ -179,6 +202,10 @@ def test_kernels_need_python_and_the_system_only() -> None:
             "sqrt",
             "syscall",
             "sched_yield",
+            "pthread_create",
+            "pthread_join",
+            "pthread_setaffinity_np",
+            "pthread_tryjoin_np",
         }
 
 

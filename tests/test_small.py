@@ -126,7 +126,7 @@ class TestChoice:
     def nothing_is_known(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trainers._payback, "_missed", {})
         payback._was_kept.cache_clear()
-        entry_points.entry_point("train_member", "float64")
+        entry_points.entry_point("train_together", "float64")
         self.forget_plans(monkeypatch)
         monkeypatch.setenv("FASTNET_CACHE_DIR", str(tmp_path))
 
@@ -203,9 +203,9 @@ class TestChoice:
         worth = -trainers.GENERAL_SECONDS / trainers.saving(slow)
         assert trainers._pays(slow, int(worth / 2), 256) == (n_before == 0)
         assert not trainers._pays(slow, int(worth * 2), 256)
-        monkeypatch.setattr(trainers, "is_kept", lambda name, variant: name == "train_member")
+        monkeypatch.setattr(trainers, "is_kept", lambda name, variant: name == "train_together")
         assert not trainers._pays(other, 1, 4)
-        monkeypatch.setattr(trainers, "is_loaded", lambda name, variant: name == "train_member")
+        monkeypatch.setattr(trainers, "is_loaded", lambda name, variant: name == "train_together")
         assert not trainers._pays(other, 1, 4)
 
     def test_a_process_without_kernels_compiles_one(self, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ class TestChoice:
 from fastnet import Network
 from fastnet.runtime.entry_points import n_variants, origins
 Network([2, 1]).initialize(seed=0).fit([[0.0, 1.0]], [1.0], epochs=3)
-print(*(name for name, _ in origins()), n_variants("train"), n_variants("train_member"))
+print(*(name for name, _ in origins()), n_variants("train"), n_variants("train_together"))
 """
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert ran.stdout == "train 1 0\n"

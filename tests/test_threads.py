@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import itertools
 import os
@@ -11,16 +10,21 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 import pytest
+from llvmlite import ir
 
 import fastnet
 from fastnet import prediction
 from fastnet import threads as settings
-from fastnet.kernels import team
+from fastnet.kernels import starting, team
 from fastnet.kernels.memory import pointer
+from fastnet.kernels.simd import INTP
+from fastnet.kernels.starting import call_together
 from fastnet.kernels.workspace import RELAYED_BYTES
 from fastnet.runtime import threads
 from fastnet.runtime.board import FIRST_REGION, SECOND_REGION, new_board
@@ -42,6 +46,22 @@ CASE = Case(
     shuffle=True,
     weighted=True,
 )
+
+#: Of threads whose stacks are to be too large.
+STACK_BYTES = 1 << 30
+
+
+def system_function(name: str) -> Any:
+    """A function of the system without arguments, of which the compiler knows nothing."""
+    function = getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
+    if function is not None:
+        function.argtypes = []
+    return function
+
+
+#: What it may have changed is read again after it.
+sched_yield = system_function("sched_yield")
+sched_getcpu = system_function("sched_getcpu")
 
 
 @pytest.fixture
@@ -205,57 +225,116 @@ sys.exit(os.waitstatus_to_exitcode(status))
     assert ran.returncode == 0, ran.stderr
 
 
-def test_threads_that_cannot_be_started(many_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    desired = CASE.train("exact")
-    start, started = _thread.start_new_thread, []
+@pytest.mark.skipif(sys.platform != "linux", reason="memory for stacks is limited as Linux does it")
+@pytest.mark.parametrize("n_started", [0, 1])
+def test_threads_that_cannot_be_started(n_started: int) -> None:
+    """For want of memory for their stacks: one does all alone, and who waited for another thread ends."""
+    code = f"""
+import resource
+import numpy as np
+from fastnet import threads as settings
+from fastnet.runtime import threads
+from fastnet.runtime.pace import Pace
+from fastnet.testing.rung_context import digest
+from tests.test_threads import CASE, cores_of_threads
+settings.usable_cores = lambda: 3
+threads.WORK_PER_THREAD = 1
+def sizes():
+    sizes = np.zeros(3, np.int64)
+    cores_of_threads(np.empty(3, np.int64), sizes, threads.core_masks(1), 3)
+    return sizes.tolist()
+Pace.proposal = lambda pace, n_blocks: (1, n_blocks)
+before = digest(CASE.train("numba"))
+cores_of_threads(np.empty(3, np.int64), np.empty(3, np.int64), threads.core_masks(1), 1)
+Pace.proposal = lambda pace, n_blocks: (3, n_blocks)
+with open("/proc/self/statm") as statm:
+    pages = int(statm.read().split()[0])
+limit = pages * resource.getpagesize() + int({n_started + 0.5} * {STACK_BYTES})
+unlimited = resource.getrlimit(resource.RLIMIT_AS)
+resource.setrlimit(resource.RLIMIT_AS, (limit, unlimited[1]))
+assert digest(CASE.train("numba")) == before
+assert sizes() == [1, 0, 0]
+resource.setrlimit(resource.RLIMIT_AS, unlimited)
+assert digest(CASE.train("numba")) == before
+assert sizes() == [3, 3, 3]
+"""
+    # The size of stacks is that of the first thread's as the process begins.
+    limited = f'ulimit -s {STACK_BYTES >> 10} && exec "$0" -W error -c "$1"'
+    ran = subprocess.run(
+        ["sh", "-c", limited, sys.executable, code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
 
-    def first_only(function, arguments):
-        if started:
-            raise RuntimeError("can't start new thread")
-        started.append(start(function, arguments))
-        return started[-1]
 
-    monkeypatch.setattr(threads._thread, "start_new_thread", first_only)
-    assert_equal(trained(CASE, 3), desired, "alone")
-    assert started
+@numba.njit(nogil=True)
+def note_core(arguments, thread, n_threads):
+    found, sizes = arguments
+    found[thread] = sched_getcpu()
+    sizes[thread] = n_threads
 
 
-@pytest.mark.skipif(settings.usable_cores() < 2 or threads._setaffinity is None, reason="there is no choice of cores")
-def test_other_threads_begin_on_cores_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@numba.njit
+def cores_of_threads(found, sizes, cores, n_threads):
+    arguments = found, sizes
+    call_together(note_core, arguments, n_threads, pointer(cores), cores.size // n_threads)
+
+
+@pytest.mark.skipif(settings.usable_cores() < 2 or threads._getcpu is None, reason="there is no choice of cores")
+def test_other_threads_begin_on_cores_of_their_own() -> None:
     """They are kept to them by their caller: on its core they would wait for its time to be over."""
-    all_cores = os.sched_getaffinity(0)
-    groups = threads._core_groups(2)
-    monkeypatch.setattr(threads, "_core_groups", lambda n_threads: groups)
-    found: dict[int, set[int]] = {}
-    threads.run_together(lambda thread, n: found.setdefault(thread, os.sched_getaffinity(0)) and 0, 2)
-    assert found == {0: all_cores, 1: groups[1]}
-    assert groups[0] | groups[1] == all_cores
-    assert not groups[0] & groups[1]
+    allowed = os.sched_getaffinity(0)
+    for _ in range(20):
+        found, sizes, masks = np.full(2, -1), np.zeros(2, np.int64), threads.core_masks(2)
+        cores_of_threads(found, sizes, masks, 2)
+        own, other = (int.from_bytes(words.tobytes(), sys.byteorder) for words in masks.reshape(2, -1))
+        assert own | other == sum(1 << core for core in allowed)
+        assert own & other == 0
+        assert other >> int(found[1]) & 1
+        assert sizes.tolist() == [2, 2]
+    assert os.sched_getaffinity(0) == allowed, "the caller's own are as they were"
 
 
-def test_an_error_in_another_thread_is_raised() -> None:
-    def member(thread: int, n_threads: int) -> int:
-        if thread == 1:
-            raise MemoryError("no more")
-        return n_threads
-
-    with pytest.raises(MemoryError, match="no more"):
-        threads.run_together(member, 2)
+@pytest.mark.parametrize("n_threads", [1, 2, 7, 64])
+def test_every_thread_does_its_part_on_any_core(n_threads: int) -> None:
+    found, sizes = np.full(n_threads, -1), np.zeros(n_threads, np.int64)
+    cores_of_threads(found, sizes, threads.core_masks(1), n_threads)
+    assert (found >= 0).all()
+    assert (sizes == n_threads).all()
 
 
-def test_an_interrupt_lets_nobody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    start, begun = _thread.start_new_thread, []
+@numba.njit
+def refuse(arguments, thread, n_threads):
+    if thread == 0:
+        raise ValueError("no")
+    arguments[thread] = 1
 
-    def interrupted(function, arguments):
-        if begun:
-            raise KeyboardInterrupt
-        begun.append(start(function, arguments))
 
-    monkeypatch.setattr(threads._thread, "start_new_thread", interrupted)
-    ran: list[int] = []
-    with pytest.raises(KeyboardInterrupt):
-        threads.run_together(lambda thread, n_threads: ran.append(thread) or 0, 3)
-    assert ran == []
+@numba.njit
+def refused(arguments, cores):
+    call_together(refuse, arguments, 3, pointer(cores), 0)
+
+
+def test_what_the_caller_raises_waits_for_the_others() -> None:
+    done = np.zeros(3)
+    with pytest.raises(ValueError, match="^no$"):
+        refused(done, threads.core_masks(1))
+    assert done.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("platform", [starting._Posix, starting._Linux, starting._Windows])
+def test_code_for_every_system_is_sound(platform: type) -> None:
+    """None but one of them runs here."""
+    module, address = ir.Module(), ir.IntType(8).as_pointer()
+    start = ir.Function(module, ir.FunctionType(address, [address]), "start")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [INTP.as_pointer(), INTP]), "all")
+    builder, (memory, size) = ir.IRBuilder(function.append_basic_block()), function.args
+    system = platform()
+    is_started = system.start(builder, start, memory, memory)
+    with builder.if_then(is_started):
+        system.keep_to(builder, builder.load(memory), memory, size)
+        system.join(builder, builder.load(memory))
+    builder.ret_void()
+    llvm.parse_assembly(str(module)).verify()
 
 
 def test_small_steps_are_not_shared() -> None:
@@ -317,12 +396,6 @@ def test_parts_follow_the_shares(n_threads: int) -> None:
             assert abs(end - begin - n * share / shares.sum()) <= unit
 
 
-#: A function of which the compiler knows nothing: what it may have changed is read again after it.
-sched_yield = getattr(ctypes.CDLL(None), "sched_yield", None) if os.name == "posix" else None
-if sched_yield is not None:
-    sched_yield.argtypes = []
-
-
 @numba.njit(nogil=True)
 def rounds_in_order(board, thread, n_threads, n_rounds):
     """Thread 1 ends each round when the other one has: it looks at the number of arrivals."""
@@ -339,11 +412,10 @@ def test_who_comes_last_leaves_some_of_its_share() -> None:
     rounds_in_order(new_board(1), 0, 1, 1)
     first, (other, last) = board[-4:-2].copy(), board[-2:].tolist()
 
-    def member(thread: int, n_threads: int) -> int:
-        rounds_in_order(board, thread, n_threads, n_rounds)
-        return 0
-
-    threads.run_together(member, 2)
+    other_one = threading.Thread(target=rounds_in_order, args=(board, 1, 2, n_rounds))
+    other_one.start()
+    rounds_in_order(board, 0, 2, n_rounds)
+    other_one.join()
     for _ in range(n_rounds):
         left = last // 64
         other, last = other + left, last - left

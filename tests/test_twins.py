@@ -54,7 +54,8 @@ BUILDING_BLOCKS = {
     "relay",
     "simd",
 }
-BUILDING_BLOCKS |= {"signatures", "small", "spans", "stages", "team", "tiles", "tracing", "workspace", "wrapping"}
+BUILDING_BLOCKS |= {"signatures", "small", "spans", "stages", "starting", "team", "tiles", "tracing", "workspace"}
+BUILDING_BLOCKS |= {"wrapping"}
 #: `orders` has its twin in NumPy: `test_orders` compares them.
 BUILDING_BLOCKS |= {"orders"}
 
@@ -98,7 +99,7 @@ HELPERS = {
     "fastnet.kernels.network": {
         "forward_finite": "forward, and whether what comes out is finite, in one call",
         "finite": "what `fastnet.validation.all_finite` is to NumPy",
-        "train_member": "train, as one of several threads",
+        "train_together": "train, by several threads",
     },
 }
 

@@ -77,8 +77,8 @@ class Step:
         curves = np.zeros((2, case.epochs))
         self.progress = Progress(np.zeros(5, np.int64), np.zeros(N_SUMS), gradient, curves[0], curves[1])
         self.arguments = (self.network.layout, buffer, samples, objective, self.update, self.progress)
-        train_member = entry_point("train_member", buffer.dtype.name)
-        self.workspace = make_workspace(train_member, self.arguments, 1)
+        train_together = entry_point("train_together", buffer.dtype.name)
+        self.workspace = make_workspace(train_together, self.arguments, 1)
         self._changed = (buffer, slots, self.update.powers)
         self._first = [array.copy() for array in self._changed]
         self.reset()

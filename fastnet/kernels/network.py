@@ -38,6 +38,7 @@ from fastnet.kernels.jit import jit, jit_entry, jit_inline, jit_part
 from fastnet.kernels.memory import (
     check_dtypes,
     destination,
+    integers,
     is_nowhere,
     least,
     most,
@@ -48,7 +49,15 @@ from fastnet.kernels.memory import (
     reserve,
     stack_memory,
 )
-from fastnet.kernels.prediction import STACK_ELEMENTS, forward_blocks, needs_of
+from fastnet.kernels.prediction import (
+    N_COUNTS,
+    NEXT_PIECE,
+    STACK_ELEMENTS,
+    STOPPED,
+    forward_blocks,
+    forward_pieces,
+    needs_of,
+)
 from fastnet.kernels.products import entry, layout_size, odd_stride, row_sum, view
 from fastnet.kernels.regions import (
     Step,
@@ -65,6 +74,7 @@ from fastnet.kernels.regions import (
     sum_block,
 )
 from fastnet.kernels.relay import end_together, take_all_parameters, take_sums
+from fastnet.kernels.starting import call_together
 from fastnet.kernels.team import alone, announce, member, part_of, share, told, wait, wait_after, wait_for, whole
 from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, parts_of, place
 from fastnet.runtime.board import ENDED, FIRST_REGION, HANDED_ON, RETURNED, SECOND_REGION
@@ -158,27 +168,29 @@ def forward(layout, parameters, x, out):
         memory = reserve(memory, needs.size)
         if is_nowhere(memory):
             raise MemoryError
-    forward_blocks(layout, parameters, x, out, needs, memory)
+    forward_blocks(layout, parameters, x, out, 0, x.shape[0], needs, memory)
     if needs.size > 0:
         release(memory)
     return out
 
 
 @jit_entry(signatures.forward)
-def forward_finite(layout, parameters, x, out, workspace):
-    """`forward` if all numbers in x are finite: 1 then; else 0, and nothing is written.
+def forward_finite(layout, parameters, x, out, workspace, rows_at_once, cores, n_threads):
+    """`forward`, as long as the numbers in x are finite: returns 1 if all are, else 0.
 
-    Where the workspace, an array of the parameters' dtype, is too small, nothing is written either, and minus the
-    number of elements that it has to have is returned. A few rows need none.
+    So many threads take a piece of so many rows each, one after the other, and of a piece that is not finite write
+    nothing. Where the workspace, an array of the parameters' dtype, is too small, nothing is written either, and minus
+    the number of elements that it has to have is returned. A few rows need none. ``cores`` is as for `train_together`.
     """
     _check_forward(layout, parameters, x, out)
-    needs = needs_of(layout, parameters, x.shape[0])
-    if workspace.size < needs.size:
-        return -needs.size
-    if not all_finite(pointer(x), x.size):
-        return 0
-    forward_blocks(layout, parameters, x, out, needs, pointer(workspace))
-    return 1
+    needs = needs_of(layout, parameters, least(rows_at_once, x.shape[0]))
+    if workspace.size < n_threads * needs.size:
+        return -n_threads * needs.size
+    counts = stack_memory(integers(pointer(parameters)), N_COUNTS)
+    counts[NEXT_PIECE], counts[STOPPED] = 0, 0
+    arguments = layout, parameters, x, out, needs, pointer(workspace), rows_at_once, counts
+    call_together(forward_pieces, arguments, n_threads, pointer(cores), cores.size // n_threads)
+    return 1 - counts[STOPPED]
 
 
 @jit_entry(signatures.values)
@@ -312,25 +324,28 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
     _check_records(layout, objective, update, progress)
     workspace = np.empty(_workspace(layout, parameters, samples, objective, 1).end, parameters.dtype)
     # Who is alone waits for nobody and has all shares.
-    board = np.empty(0, np.int64)
-    return train_member(layout, parameters, samples, objective, update, progress, n_blocks, workspace, board, 0, 1)
+    nothing = np.empty(0, np.int64)
+    return train_together(
+        layout, parameters, samples, objective, update, progress, n_blocks, workspace, nothing, nothing, 1
+    )
 
 
-@jit_entry(signatures.member)
-def train_member(
-    layout, parameters, samples, objective, update, progress, n_blocks, workspace, board, thread, n_threads
+@jit_entry(signatures.together)
+def train_together(
+    layout, parameters, samples, objective, update, progress, n_blocks, workspace, board, cores, n_threads
 ):
-    """`train` as one thread of ``n_threads``, all of whom call it with the same other arguments.
+    """`train` by ``n_threads``, which are started for it.
 
-    ``workspace`` is an array of the parameters' dtype, ``board`` what `fastnet.runtime.board.new_board` makes. Where
-    the workspace is too small, minus the number of elements that it has to have is returned. What does not fit together
-    is not looked at: `train` has done that, or a fit, which has made it.
+    ``workspace`` is an array of the parameters' dtype, ``board`` what `fastnet.runtime.board.new_board` makes and
+    ``cores`` what `fastnet.runtime.threads.core_masks` does. Where the workspace is too small, minus the number of
+    elements that it has to have is returned. What does not fit together is not looked at: `train` has done that, or a
+    fit, which has made it.
     """
     size = _workspace(layout, parameters, samples, objective, n_threads).end
     if workspace.size < most(size, 1):
         return -size
-    team = member(pointer(board), thread, n_threads)
-    return _train(layout, parameters, samples, objective, update, progress, n_blocks, pointer(workspace), team)
+    arguments = layout, parameters, samples, objective, update, progress, n_blocks, pointer(workspace), pointer(board)
+    return call_together(_train, arguments, n_threads, pointer(cores), cores.size // n_threads)
 
 
 @jit_inline
@@ -347,9 +362,11 @@ def _workspace(layout, parameters, samples, objective, n_threads):
     return parts_of(pointer(layout), layout.shape[0], pointer(parameters), block_rows, n_gathered, n_samples, n_threads)
 
 
-@jit_inline
-def _train(layout, parameters, samples, objective, update, progress, n_blocks, memory, team):
-    """Set up the network in its memory, and `_run`."""
+@jit_part
+def _train(arguments, thread, n_threads):
+    """One thread's part of a training: set up the network in its memory, and `_run`."""
+    layout, parameters, samples, objective, update, progress, n_blocks, memory, board = arguments
+    team = member(board, thread, n_threads)
     block_rows = _block_size(samples, objective)
     is_ordered = samples.order.shape[0] > 0
     parts = _workspace(layout, parameters, samples, objective, team.n_threads)

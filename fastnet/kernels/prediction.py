@@ -26,7 +26,8 @@ from fastnet.kernels.memory import (
 )
 from fastnet.kernels.packing import transpose_square
 from fastnet.kernels.products import entry, finished_target, large_product, padded, rounded_up, scratch_size, view
-from fastnet.kernels.regions import layer_forward
+from fastnet.kernels.regions import all_finite, layer_forward
+from fastnet.kernels.team import count_up, tell, told
 from fastnet.kernels.tiles import AS_SUMMED, RELU_FORWARD, few_rows, tile_vectors
 
 #: Elements of the memory on the stack, and rows for which it is used.
@@ -34,6 +35,8 @@ STACK_ELEMENTS = 8192
 FEW_ROWS = 16
 #: Vectors of rows in a block with rows across the lanes: twice as many took 1.01, a third 1.02 of the time.
 VECTORS_OF_ROWS = 12
+#: What threads count that predict together, each in a cache line: pieces that are taken, and one that is not finite.
+NEXT_PIECE, STOPPED, N_COUNTS = 0, 8, 16
 #: What a vector of inputs or outputs takes to be transposed, in fma of vectors.
 TRANSPOSED = 7
 
@@ -86,26 +89,42 @@ def _pays_with_rows_in_lanes(layout, n_layers, data, n_samples):
 
 
 @jit_inline
-def forward_blocks(layout, parameters, x, out, needs, memory):
-    """Write the outputs for the rows of x to ``out``, in so much memory, or on the stack if none is needed."""
+def forward_blocks(layout, parameters, x, out, low, end, needs, memory):
+    """Write the outputs for the rows ``low`` to ``end`` of x to ``out``, in so much memory, or on the stack."""
     table, n_layers, data = pointer(layout), layout.shape[0], pointer(parameters)
     memory = stack_memory(data, STACK_ELEMENTS) if needs.size == 0 else aligned(memory)
     if needs.has_rows_in_lanes:
-        _rows_in_lanes(table, n_layers, data, x, out, needs.block_rows, needs.widest, memory)
+        _rows_in_lanes(table, n_layers, data, x, out, low, end, needs.block_rows, needs.widest, memory)
     else:
-        _units_in_lanes(table, n_layers, data, x, out, needs.block_rows, needs.widest, memory)
+        _units_in_lanes(table, n_layers, data, x, out, low, end, needs.block_rows, needs.widest, memory)
 
 
 @jit_part
-def _units_in_lanes(layout, n_layers, parameters, x, out, block_rows, widest, memory):
+def forward_pieces(arguments, thread, n_threads):
+    """One thread's part of a prediction: pieces of rows, one after the other, until one is not finite."""
+    layout, parameters, x, out, needs, workspace, rows_at_once, counts = arguments
+    n_samples, n_inputs = x.shape
+    memory = moved(workspace, thread * needs.size)
+    low = count_up(moved(counts, NEXT_PIECE)) * rows_at_once
+    while low < n_samples and told(moved(counts, STOPPED)) == 0:
+        end = least(low + rows_at_once, n_samples)
+        if all_finite(moved(pointer(x), low * n_inputs), (end - low) * n_inputs):
+            forward_blocks(layout, parameters, x, out, low, end, needs, memory)
+            low = count_up(moved(counts, NEXT_PIECE)) * rows_at_once
+        else:
+            tell(moved(counts, STOPPED), 1)
+
+
+@jit_part
+def _units_in_lanes(layout, n_layers, parameters, x, out, low, end, block_rows, widest, memory):
     """`forward_blocks` with units across the lanes; the memory holds two planes, then what products need."""
-    values, n_inputs, n_samples = pointer(x), x.shape[1], x.shape[0]
+    values, n_inputs = pointer(x), x.shape[1]
     plane = padded(parameters, block_rows) * widest
     scratch = moved(memory, 2 * plane)
     last = n_layers - 1
     stride = entry(layout, last, STRIDE)
-    for first in range(0, n_samples, block_rows):
-        n_rows = least(block_rows, n_samples - first)
+    for first in range(low, end, block_rows):
+        n_rows = least(block_rows, end - first)
         source = view(values, first * n_inputs, n_inputs, 1)
         z = 0
         for layer in range(n_layers):
@@ -120,17 +139,16 @@ def _units_in_lanes(layout, n_layers, parameters, x, out, block_rows, widest, me
 
 
 @jit_part
-def _rows_in_lanes(layout, n_layers, parameters, x, out, block_rows, widest, memory):
+def _rows_in_lanes(layout, n_layers, parameters, x, out, low, end, block_rows, widest, memory):
     """`forward_blocks` with rows across the lanes: a plane has a row for each unit, of a column for each sample.
 
     The memory holds two planes, then vectors of biases, then what products need.
     """
-    n_samples = x.shape[0]
     plane = block_rows * widest
     biases = moved(memory, 2 * plane)
     scratch = moved(biases, widest * tile_vectors(parameters) * lanes_of(parameters))
-    for first in range(0, n_samples, block_rows):
-        n_rows = least(block_rows, n_samples - first)
+    for first in range(low, end, block_rows):
+        n_rows = least(block_rows, end - first)
         width = padded(parameters, n_rows)
         _transpose_inputs(memory, width, x, first, n_rows)
         source, z = 0, plane
@@ -153,7 +171,7 @@ def _rows_in_lanes(layout, n_layers, parameters, x, out, block_rows, widest, mem
             elif activation != RELU:
                 forward_span(activation, memory, n_outputs * width, z, z)
             source, z = z, plane - z
-        _transpose_outputs(out, first, n_rows, moved(memory, source), width, scratch)
+        _transpose_outputs(out, first, n_rows, end, moved(memory, source), width, scratch)
 
 
 @jit_inline
@@ -188,14 +206,14 @@ def _transpose_inputs(to, width, x, first, n_rows):
 
 
 @jit_inline
-def _transpose_outputs(out, first, n_rows, source, width, scratch):
-    """Write columns as rows of ``out``."""
+def _transpose_outputs(out, first, n_rows, end, source, width, scratch):
+    """Write columns as rows of ``out``, which from the row ``end`` on belongs to others."""
     n_outputs, lanes = out.shape[1], lanes_of(source)
     target = plain_pointer(out, source)
     for row in range(0, n_rows, lanes):
         begin = first + row
         # What is narrower than a square is written with the beginning of the next row, which is written later.
-        is_square = row + lanes <= n_rows and (begin + lanes - 1) * n_outputs + lanes <= out.size
+        is_square = row + lanes <= n_rows and (begin + lanes - 1) * n_outputs + lanes <= end * n_outputs
         for column in range(0, n_outputs, lanes):
             low = most(0, least(column, n_outputs - lanes))
             square = moved(source, low * width + row)

@@ -35,15 +35,16 @@ def training(real: types.Type) -> tuple[types.Type, ...]:
     return _LAYOUT, vector, samples, objective, update, progress, integer
 
 
-def member(variant: str) -> tuple[types.Type, ...]:
-    """Of `fastnet.kernels.network.train_member`."""
-    return *training(SCALARS[variant]), _array(SCALARS[variant], 1), _array(types.int64, 1), types.int64, types.int64
+def together(variant: str) -> tuple[types.Type, ...]:
+    """Of `fastnet.kernels.network.train_together`."""
+    integers = _array(types.int64, 1)
+    return *training(SCALARS[variant]), _array(SCALARS[variant], 1), integers, integers, types.int64
 
 
 def forward(variant: str) -> tuple[types.Type, ...]:
     """Of `fastnet.kernels.network.forward_finite`."""
     vector, matrix = _array(SCALARS[variant], 1), _array(SCALARS[variant], 2)
-    return _LAYOUT, vector, matrix, matrix, vector
+    return _LAYOUT, vector, matrix, matrix, vector, types.int64, _array(types.int64, 1), types.int64
 
 
 def values(variant: str) -> tuple[types.Type, ...]:

@@ -27,7 +27,7 @@ from fastnet.kernels.simd import INT32, INTP
 from fastnet.runtime.board import SHARES
 
 #: Looks at the number before a member goes to sleep: some 30 us.
-_LOOKS = 1000
+LOOKS = 1000
 #: The number of Linux's system call `futex`, by machine, and two of its operations on memory of one process.
 _FUTEX = {"x86_64": 202, "aarch64": 98}
 _SLEEP, _WAKE = 128, 129
@@ -170,9 +170,9 @@ def _wait(typing_context, board, n_threads):
         is_last = builder.icmp_unsigned("==", arrived_now, goal)
         with builder.if_else(is_last) as (last, others):
             with last:
-                _wake(builder, counter, count)
+                wake(builder, counter, count)
             with others:
-                _look(builder, counter, goal)
+                look(builder, counter, goal)
         return is_last
 
     return types.boolean(board, types.intp), codegen
@@ -198,7 +198,7 @@ def announce(typing_context, counter, number):
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         builder.atomic_rmw("xchg", *values, "seq_cst")
-        _wake(builder, values[0], ir.Constant(INTP, 1))
+        wake(builder, values[0], ir.Constant(INTP, 1))
         return context.get_dummy_value()
 
     return types.none(counter, types.intp), codegen
@@ -215,37 +215,47 @@ def told(typing_context, counter):
 
 
 @intrinsic
+def count_up(typing_context, counter):
+    """Count a number up that other members count, too; returns what it was."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        return builder.atomic_rmw("add", values[0], ir.Constant(INTP, 1), "monotonic")
+
+    return types.intp(counter), codegen
+
+
+@intrinsic
 def wait_for(typing_context, counter, goal):
     """Wait until another member has told a number, or more."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        _look(builder, *values)
+        look(builder, *values)
         return context.get_dummy_value()
 
     return types.none(counter, types.intp), codegen
 
 
-def _wake(builder: ir.IRBuilder, counter: ir.Value, count: ir.Value) -> None:
+def wake(builder: ir.IRBuilder, counter: ir.Value, count: ir.Value) -> None:
     """Wake so many of those that sleep until a number is counted up; how many they are stands after it."""
     asleep = builder.load_atomic(builder.gep(counter, [ir.Constant(INTP, 1)]), "seq_cst", 8)
     with builder.if_then(builder.icmp_unsigned(">", asleep, ir.Constant(INTP, 0)), likely=False):
         _futex(builder, counter, _WAKE, count)
 
 
-def _look(builder: ir.IRBuilder, counter: ir.Value, goal: ir.Value) -> None:
+def look(builder: ir.IRBuilder, counter: ir.Value, goal: ir.Value) -> None:
     """Look at a number until it has come to a goal, for a while, then sleep."""
     one, sleepers = ir.Constant(INTP, 1), builder.gep(counter, [ir.Constant(INTP, 1)])
-    labels = ("look", "pause", "sleep", "again", "done")
-    look, pause, sleep, again, done = (builder.append_basic_block(f"wait.{label}") for label in labels)
+    labels = ("look", "not_yet", "sleep", "again", "done")
+    looking, not_yet, sleep, again, done = (builder.append_basic_block(f"wait.{label}") for label in labels)
     before = builder.block
-    builder.branch(look)
-    builder.position_at_end(look)
+    builder.branch(looking)
+    builder.position_at_end(looking)
     looks = builder.phi(INTP)
     arrived = builder.load_atomic(counter, "acquire", 8)
-    builder.cbranch(builder.icmp_unsigned(">=", arrived, goal), done, pause)
-    builder.position_at_end(pause)
-    _pause(builder)
-    builder.cbranch(builder.icmp_unsigned("<", looks, ir.Constant(INTP, _LOOKS)), again, sleep)
+    builder.cbranch(builder.icmp_unsigned(">=", arrived, goal), done, not_yet)
+    builder.position_at_end(not_yet)
+    pause(builder)
+    builder.cbranch(builder.icmp_unsigned("<", looks, ir.Constant(INTP, LOOKS)), again, sleep)
     builder.position_at_end(sleep)
     builder.atomic_rmw("add", sleepers, one, "seq_cst")
     # Only while the number is still what it was.
@@ -255,11 +265,11 @@ def _look(builder: ir.IRBuilder, counter: ir.Value, goal: ir.Value) -> None:
     builder.position_at_end(again)
     looks.add_incoming(ir.Constant(INTP, 0), before)
     looks.add_incoming(builder.add(looks, one), again)
-    builder.branch(look)
+    builder.branch(looking)
     builder.position_at_end(done)
 
 
-def _pause(builder: ir.IRBuilder) -> None:
+def pause(builder: ir.IRBuilder) -> None:
     """Tell the core that this is a loop that waits."""
     triple = llvm.get_process_triple().partition("-")[0]
     if triple in _PAUSES:

@@ -12,7 +12,7 @@ from fastnet.runtime.plans import Plan
 
 #: The module of each one.
 _MODULES = {
-    "train_member": "fastnet.kernels.network",
+    "train_together": "fastnet.kernels.network",
     "forward_finite": "fastnet.kernels.network",
     "finite": "fastnet.kernels.network",
     "train": "fastnet.kernels.small",
@@ -29,7 +29,7 @@ def entry_point(name: str, variant: str | Plan) -> Callable[..., Any]:
     Parameters
     ----------
     name : str
-        ``train_member``, ``forward_finite`` or ``finite`` of `fastnet.kernels.network`, ``train`` of
+        ``train_together``, ``forward_finite`` or ``finite`` of `fastnet.kernels.network`, ``train`` of
         `fastnet.kernels.small`, or ``draw_orders`` of `fastnet.kernels.orders`.
     variant : str or Plan
         The dtype of the parameters; of ``train`` the plan; of ``draw_orders`` uint32.

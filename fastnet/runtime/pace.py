@@ -3,7 +3,7 @@
 Results have the same bits with any number of threads, so that the number may change at any time. What another thread
 gains depends on the machine, on how long a core waits for what another one has written, and on what else runs: on one
 machine two threads took 0.6 of the time of one for a step of 784-512-10, and for 8-64-64-2 between 0.7 and 1.8 of it.
-To start threads and to end them took 0.3 ms there, as long as two steps of 64-100-10, so that it is known apart.
+To start threads and to end them takes some 0.06 ms, as long as a step of 64-100-10, and is part of what blocks take.
 """
 
 from __future__ import annotations
@@ -34,9 +34,8 @@ class _Choice:
     """A number of threads: what is known of it."""
 
     def __init__(self) -> None:
-        #: Seconds that a block took, and that it took to start and to end the threads, of late.
+        #: Seconds that a block took, of late.
         self.blocks: deque[float] = deque(maxlen=_OF_LATE)
-        self.overheads: deque[float] = deque(maxlen=_OF_LATE)
         #: What a trial takes that nothing disturbs, and seconds of others since this number was last used.
         self.trial_seconds = self.since = 0.0
 
@@ -44,10 +43,6 @@ class _Choice:
     def seconds_a_block(self) -> float:
         """What a block takes."""
         return min(self.blocks)
-
-    def seconds(self, n_blocks: int) -> float:
-        """What so many blocks take."""
-        return min(self.overheads) + n_blocks * self.seconds_a_block
 
 
 class Pace:
@@ -73,10 +68,9 @@ class Pace:
     >>> for n_threads, seconds_a_block in ((2, 1e-4), (1, 2e-4)):
     ...     proposed, n_blocks = pace.proposal(100)
     ...     assert proposed == n_threads
-    ...     overhead = 1e-3 if n_threads == 2 else 0.0
-    ...     pace.note(n_threads, n_blocks, overhead + n_blocks * seconds_a_block, overhead)
-    >>> pace.proposal(100)[0], pace.proposal(5)[0]
-    (2, 1)
+    ...     pace.note(n_threads, n_blocks, n_blocks * seconds_a_block)
+    >>> pace.proposal(100)[0]
+    2
     """
 
     def __init__(self, most: int, guess: float, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -94,7 +88,7 @@ class Pace:
         """How many threads to use now, and for how many of the blocks that are to be done."""
         choices = self._choices
         known = [n_threads for n_threads, choice in choices.items() if choice.blocks]
-        best = min(known, key=lambda n_threads: choices[n_threads].seconds(n_blocks), default=None)
+        best = min(known, key=lambda n_threads: choices[n_threads].seconds_a_block, default=None)
         if best is not None and self._clock() - self._noted_at > _PAUSE:
             for n_threads, choice in choices.items():
                 choice.since = inf if n_threads > best else choice.since
@@ -122,7 +116,7 @@ class Pace:
         longer = _TIMES_LONGER if self._n_trials > n_others else _TIMES_LONGER // 4
         return n_others * longer * choice.trial_seconds - choice.since if choice.blocks else -inf
 
-    def note(self, n_threads: int, n_blocks: int, seconds: float, overhead: float = 0.0) -> None:
+    def note(self, n_threads: int, n_blocks: int, seconds: float) -> None:
         """Say what so many blocks have taken; other numbers of threads than the proposed ones do not count.
 
         Parameters
@@ -130,9 +124,7 @@ class Pace:
         n_threads, n_blocks : int
             What has been done.
         seconds : float
-            All that it took.
-        overhead : float
-            The part of it that does not grow with the blocks: until all threads were at work, and to end them.
+            All that it took, until the threads had ended.
         """
         self._noted_at = self._clock()
         if not self._is_warm or n_threads not in self._choices:
@@ -144,11 +136,10 @@ class Pace:
         # A clock may stand still.
         seconds = max(seconds, 1e-9)
         self._n_trials += is_trial and bool(choice.blocks)
-        choice.blocks.append(max(seconds - overhead, 1e-9) / n_blocks)
-        choice.overheads.append(overhead)
+        choice.blocks.append(seconds / n_blocks)
         if is_trial:
             # With the block that has not counted.
-            choice.trial_seconds = choice.seconds(n_blocks + 1)
+            choice.trial_seconds = (n_blocks + 1) * choice.seconds_a_block
         for other in self._choices.values():
             other.since += seconds
         choice.since = 0.0

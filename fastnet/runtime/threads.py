@@ -1,12 +1,7 @@
-"""Kernels on several threads, and a training by such a team.
-
-Threads are Python's, started for a call and ended with it, so that there is no pool that a `fork` would lose or that
-two callers would share. Compiled code runs without the interpreter's lock.
-"""
+"""Trainings by one thread or more, and the cores for each. Threads last as long as a kernel's call."""
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import os
 import time
@@ -15,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastnet import contract
 from fastnet.runtime.board import clear_arrivals, new_board
@@ -61,11 +57,9 @@ class Trainer:
         if self._n_threads > 1:
             key = (layout.tobytes(), parameters.dtype, batch_rows)
             self._pace = pace_of(key, self._n_threads, work / _SPEED)
-        self._train_member = entry_point("train_member", parameters.dtype.name)
-        self._workspace = make_workspace(self._train_member, records, self._n_threads)
+        self._train_together = entry_point("train_together", parameters.dtype.name)
+        self._workspace = make_workspace(self._train_together, records, self._n_threads)
         self._boards = _Boards()
-        #: When each thread began its part of the last call, and the caller ended its own.
-        self._begun, self._ended = [0.0] * self._n_threads, 0.0
 
     def __call__(
         self, layout: Any, parameters: Any, samples: Any, objective: Any, update: Any, progress: Any, n_blocks: int
@@ -73,32 +67,23 @@ class Trainer:
         """Train as `fastnet.kernels.network.train` does."""
         arguments = (layout, parameters, samples, objective, update, progress)
         if self._n_threads == 1 or n_blocks == 0:
-            return self._member((*arguments, n_blocks), 0, 1)
+            return self._train((*arguments, n_blocks), 1)
         while True:
             n_threads, n_now = self._pace.proposal(n_blocks)
             with self.cores(n_threads) as n_threads:
                 start = time.perf_counter()
-                status = self._together((*arguments, n_now), n_threads)
-                seconds = time.perf_counter() - start
+                status = self._train((*arguments, n_now), n_threads)
                 if status != contract.NOT_FINITE:
-                    # Until all are there, nobody works.
-                    working = self._ended - max(self._begun)
-                    self._pace.note(n_threads, n_now, seconds, seconds - working)
+                    self._pace.note(n_threads, n_now, time.perf_counter() - start)
             n_blocks -= n_now
             if status != contract.PAUSED or n_blocks == 0:
                 return status
 
-    def _together(self, arguments: tuple[Any, ...], n_threads: int) -> int:
-        if n_threads == 1:
-            return self._member(arguments, 0, 1)
-        clear_arrivals(self._boards[n_threads])
-        return run_together(lambda thread, n: self._member(arguments, thread, n), n_threads)
-
-    def _member(self, arguments: tuple[Any, ...], thread: int, n_threads: int) -> int:
-        self._begun[thread] = time.perf_counter()
-        status: int = self._train_member(*arguments, self._workspace, self._boards[n_threads], thread, n_threads)
-        if thread == 0:
-            self._ended = time.perf_counter()
+    def _train(self, arguments: tuple[Any, ...], n_threads: int) -> int:
+        board = self._boards[n_threads]
+        if n_threads > 1:
+            clear_arrivals(board)
+        status: int = self._train_together(*arguments, self._workspace, board, core_masks(n_threads), n_threads)
         return status
 
 
@@ -110,103 +95,33 @@ class _Boards(dict[int, Any]):
         return board
 
 
-def make_workspace(train_member: Callable[..., int], records: tuple[Any, ...], n_threads: int) -> Any:
-    """The workspace of `fastnet.kernels.network.train_member` for the arguments of `train` but the last."""
-    nothing, no_board = np.empty(0, records[1].dtype), np.empty(0, np.int64)
-    return np.empty(-train_member(*records, 0, nothing, no_board, 0, n_threads), nothing.dtype)
+def make_workspace(train_together: Callable[..., int], records: tuple[Any, ...], n_threads: int) -> Any:
+    """The workspace of `fastnet.kernels.network.train_together` for the arguments of `train` but the last."""
+    nothing, no_integers = np.empty(0, records[1].dtype), np.empty(0, np.int64)
+    return np.empty(-train_together(*records, 0, nothing, no_integers, no_integers, n_threads), nothing.dtype)
 
 
-def run_together(member: Callable[[int, int], int], n_threads: int) -> int:
-    """Call ``member(thread, n_threads)`` in as many threads, this one being 0; return what this one returns.
+def core_masks(n_threads: int) -> NDArray[np.int64]:
+    """The cores for each of so many threads, as many words of bits for each; none where any core will do.
 
-    Where threads cannot be started, this one does it alone. An exception of another one is raised here.
+    The first thread is the caller, which has its present core. Left to itself, Linux started the second of two threads
+    on the first one's core more often than not, where it stayed for the whole of a short training: digits took 150 us a
+    step instead of 70, and 80 with one thread.
     """
-    cores = _core_groups(n_threads)
-    others = [_Other(member, thread, n_threads) for thread in range(1, n_threads)]
-    started = []
-    try:
-        for other in others:
-            # `threading.Thread` waits until the other one runs, for longer than some calls take.
-            ident = _thread.start_new_thread(other.run, ())
-            started.append(other)
-            _keep_to(ident, cores[other.thread])
-    except RuntimeError:
-        n_threads = 1
-    finally:
-        # An interrupt, too, must not leave others waiting for a member that does not come.
-        for other in started:
-            other.may_begin = len(started) == len(others)
-            other.gate.release()
-    result = member(0, n_threads)
-    for other in started:
-        other.end.acquire()
-        if other.error is not None:
-            raise other.error
-    return result
-
-
-def _core_groups(n_threads: int) -> list[set[int]]:
-    """The cores for each of so many threads, of which the first, the caller, has its present one; empty: any.
-
-    Left to itself, Linux started the second of two threads on the first one's core more often than not, where it stayed
-    for the whole of a short training: digits took 150 us a step instead of 70, and 80 with one thread.
-    """
-    nobody: list[set[int]] = [set() for _ in range(n_threads)]
-    if _getcpu is None or n_threads < 2:
-        return nobody
+    if n_threads < 2 or _getcpu is None:
+        return _NO_CORES
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < n_threads:
-        return nobody
+        return _NO_CORES
     here = _getcpu()
     first = allowed.index(here) if here in allowed else 0
+    n_bytes = (allowed[-1] // 64 + 1) * 8
     allowed = allowed[first:] + allowed[:first]
     bounds = [len(allowed) * thread // n_threads for thread in range(n_threads + 1)]
-    return [set(allowed[low:high]) for low, high in pairwise(bounds)]
+    masks = (sum(1 << core for core in allowed[low:high]) for low, high in pairwise(bounds))
+    return np.frombuffer(b"".join(mask.to_bytes(n_bytes, "little") for mask in masks), "<i8").astype(np.int64)
 
 
-def _keep_to(ident: int, cores: set[int]) -> None:
-    """Keep a thread that has not ended to some cores, if there are any; where a sandbox forbids it, Linux chooses.
-
-    The thread could do it by itself, once it runs: 3 ms later, where it waits for the core that its caller works on.
-    """
-    if cores and _setaffinity is not None:
-        bits = ctypes.sizeof(ctypes.c_ulong) * 8
-        words = (ctypes.c_ulong * (max(cores) // bits + 1))()
-        for core in cores:
-            words[core // bits] |= 1 << core % bits
-        _setaffinity(ctypes.c_ulong(ident), ctypes.sizeof(words), words)
-
-
-def _library_function(name: str) -> Any:
-    """A function of the C library, or None where there is none, or where threads cannot be kept to cores.
-
-    It is called with the interpreter's lock: the new thread would take that meanwhile, and keep its starter for 40 us.
-    """
-    return getattr(ctypes.PyDLL(None), name, None) if hasattr(os, "sched_setaffinity") else None
-
-
-_getcpu = _library_function("sched_getcpu")
-_setaffinity = _library_function("pthread_setaffinity_np")
-
-
-class _Other:
-    """A member in a thread of its own."""
-
-    def __init__(self, member: Callable[[int, int], int], thread: int, n_threads: int) -> None:
-        self.member, self.thread, self.n_threads = member, thread, n_threads
-        self.may_begin = False
-        self.error: Exception | None = None
-        self.gate, self.end = _thread.allocate_lock(), _thread.allocate_lock()
-        self.gate.acquire()
-        self.end.acquire()
-
-    def run(self) -> None:
-        """Wait for the others to be there, and take part."""
-        try:
-            self.gate.acquire()
-            if self.may_begin:
-                self.member(self.thread, self.n_threads)
-        except Exception as error:  # noqa: BLE001
-            self.error = error
-        finally:
-            self.end.release()
+_NO_CORES = np.empty(0, np.int64)
+# With the interpreter's lock, which another thread could take for longer than all of a small training.
+_getcpu = getattr(ctypes.PyDLL(None), "sched_getcpu", None) if hasattr(os, "sched_getaffinity") else None

@@ -109,8 +109,8 @@ def _seconds_spared(plan: Plan) -> float:
     So nobody waits for it who trains a small network or two, and others wait at most twice as long.
     """
     dtype = f"float{plan.bits}"
-    if is_loaded("train_member", dtype):
+    if is_loaded("train_together", dtype):
         return 0.0
-    if is_kept("train_member", dtype):
+    if is_kept("train_together", dtype):
         return LOAD_SECONDS
     return max(0.0, GENERAL_SECONDS - COMPILE_SECONDS * n_variants("train"))
