@@ -21,6 +21,7 @@ from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.np import arrayobj
 
+from fastnet.kernels.signatures import SCALARS
 from fastnet.kernels.simd import INT32, INTP
 
 _OBJECT = ir.IntType(8).as_pointer()
@@ -30,16 +31,16 @@ _INT64 = ir.IntType(64)
 _HEAD = object.__basicsize__
 _WORD = ctypes.sizeof(ctypes.c_void_p)
 #: Words of an array, after the head: NumPy's macros, compiled into all that uses its interface, read them there.
-_DATA, _N_AXES, _SHAPE, _STRIDES, _FLAGS = 0, 1, 2, 3, 6
+_DATA, _N_AXES, _SHAPE, _STRIDES, _DESCRIPTOR, _FLAGS = 0, 1, 2, 3, 5, 6
 #: Flags of an array of rows one after another, at addresses that are multiples of the size of an element.
 _PLAIN = 0x0001 | 0x0100
 #: Elements from which other Python threads may run meanwhile: to let them takes as long as some 200, and fewer than
 #: this take some 10 us.
 _RELEASED_FROM = 1 << 14
 
-#: Names by which wrappers know NumPy's class of arrays and its function `PyArray_NewLikeArray`, and the place of that
-#: in the table with which all is compiled that uses NumPy's interface.
-_ARRAY_CLASS, _NEW_LIKE, _NEW_LIKE_PLACE = "fastnet_array_class", "fastnet_new_like_array", 277
+#: Names by which wrappers know NumPy's class of arrays, its dtypes and its function `PyArray_NewLikeArray`, and the
+#: place of that in the table with which all is compiled that uses NumPy's interface.
+_ARRAY_CLASS, _DTYPE, _NEW_LIKE, _NEW_LIKE_PLACE = "fastnet_array_class", "fastnet_", "fastnet_new_like_array", 277
 
 
 @cache
@@ -55,6 +56,8 @@ def finds_numpy() -> bool:
     table = (ctypes.c_void_p * (_NEW_LIKE_PLACE + 1)).from_address(pointer_of(capsule, None))
     llvm.add_symbol(_NEW_LIKE, table[_NEW_LIKE_PLACE])
     llvm.add_symbol(_ARRAY_CLASS, id(np.ndarray))
+    for name in SCALARS:
+        llvm.add_symbol(_DTYPE + name, id(np.dtype(name)))
     return True
 
 
@@ -69,8 +72,8 @@ def add_wrapper(context: Any, library: Any, fndesc: Any) -> None:
 def add_filling_wrapper(context: Any, library: Any, fndesc: Any) -> None:
     """Add to a library what Python calls of a kernel that fills memory: a C function of two objects.
 
-    The second one is an array, of whose shape a new one is returned; of what is no plain array False is. The kernel
-    takes two pointers and the number of elements.
+    The second one is an array, of whose shape a new one is returned. What is no plain array of the kernel's dtype the
+    first one is called with, in its place. The kernel takes two pointers and the number of elements.
     """
     _add(_FillingWrapper, 2, context, library, fndesc)
 
@@ -81,15 +84,15 @@ def _add(kind: type[_Wrapper], n_objects: int, context: Any, library: Any, fndes
     kernel = ir.Function(module, kernel_type, fndesc.llvm_func_name)
     function = ir.Function(module, ir.FunctionType(_OBJECT, [_OBJECT] * n_objects), fndesc.llvm_cpython_wrapper_name)
     builder = ir.IRBuilder(function.append_basic_block())
-    kind(context, builder, function.args[1]).call(kernel, fndesc)
+    kind(context, builder, *function.args[:2]).call(kernel, fndesc)
     library.add_ir_module(module)
 
 
 class _Wrapper:
     """A wrapper in the middle of being emitted."""
 
-    def __init__(self, context: Any, builder: ir.IRBuilder, given: ir.Value) -> None:
-        self.context, self.builder, self.given = context, builder, given
+    def __init__(self, context: Any, builder: ir.IRBuilder, of: ir.Value, given: ir.Value) -> None:
+        self.context, self.builder, self.of, self.given = context, builder, of, given
 
     def call(self, kernel: ir.Function, fndesc: Any) -> None:
         """Unpack the arguments, call the kernel without the interpreter's lock, and return what it returns."""
@@ -192,8 +195,8 @@ class _FillingWrapper(_Wrapper):
         """Make an array, let the kernel fill it, and return it."""
         builder, (values, results, integer) = self.builder, fndesc.argtypes
         item = self.given
-        with builder.if_then(builder.not_(self._is_plain(item)), likely=False):
-            builder.ret(self._python("PyBool_FromLong", _OBJECT, ir.Constant(INTP, 0)))
+        with builder.if_then(builder.not_(self._is_plain(item, values.dtype)), likely=False):
+            builder.ret(self._python("PyObject_CallOneArg", _OBJECT, self.of, item))
         nothing, no = ir.Constant(_OBJECT, None), ir.Constant(INT32, 0)
         # In C's order, of the same dtype, and of no other class.
         result = self._python(_NEW_LIKE, _OBJECT, item, no, nothing, no)
@@ -213,17 +216,23 @@ class _FillingWrapper(_Wrapper):
             self._python("PyEval_RestoreThread", ir.VoidType(), builder.load(state))
         builder.ret(result)
 
-    def _is_plain(self, item: ir.Value) -> ir.Value:
-        """Whether it is an array, of no derived class, that lies in memory as kernels want it."""
+    def _is_plain(self, item: ir.Value, kind: types.Type) -> ir.Value:
+        """Whether it is an array of a dtype, and of no derived class, that lies in memory as kernels want it."""
         builder = self.builder
-        array_class = cgutils.add_global_variable(builder.module, ir.IntType(8), _ARRAY_CLASS)
         # The class is the last thing in an object's head.
-        is_array = builder.icmp_unsigned("==", self._field(item, -1, _OBJECT), array_class)
+        is_array = self._is(self._field(item, -1, _OBJECT), _ARRAY_CLASS)
         result = cgutils.alloca_once_value(builder, ir.Constant(ir.IntType(1), 0))
         with builder.if_then(is_array):
+            has_dtype = self._is(self._field(item, _DESCRIPTOR, _OBJECT), f"{_DTYPE}{kind}")
             flags = builder.and_(self._field(item, _FLAGS, INT32), ir.Constant(INT32, _PLAIN))
-            builder.store(builder.icmp_unsigned("==", flags, ir.Constant(INT32, _PLAIN)), result)
+            is_plain = builder.icmp_unsigned("==", flags, ir.Constant(INT32, _PLAIN))
+            builder.store(builder.and_(has_dtype, is_plain), result)
         return builder.load(result)
+
+    def _is(self, item: ir.Value, name: str) -> ir.Value:
+        """Whether it is the object that LLVM knows by a name."""
+        known = cgutils.add_global_variable(self.builder.module, ir.IntType(8), name)
+        return self.builder.icmp_unsigned("==", item, known)
 
     def _size(self, item: ir.Value) -> ir.Value:
         """The number of elements."""

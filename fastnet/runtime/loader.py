@@ -74,7 +74,7 @@ def load(name: str, code: bytes, symbol: str, externals: Iterable[str]) -> Calla
     return python_function(name, address, TUPLE_OF_ARGUMENTS)
 
 
-def python_function(name: str, address: int, called_with: int) -> Callable[..., Any]:
+def python_function(name: str, address: int, called_with: int, *of: Any) -> Callable[..., Any]:
     """The Python function at an address.
 
     Parameters
@@ -85,10 +85,13 @@ def python_function(name: str, address: int, called_with: int) -> Callable[..., 
         Of a C function, which stays there.
     called_with : int
         ``TUPLE_OF_ARGUMENTS`` or ``ONE_ARGUMENT``, which is passed on sooner.
+    *of : object, optional
+        What the C function gets before that; else nothing.
     """
     definition = _MethodDefinition(name.encode(), address, called_with, None)
     _kept.append(definition)
-    function: Callable[..., Any] = _new_function(ctypes.byref(definition), None, None)
+    # Of no object it is a null pointer.
+    function: Callable[..., Any] = _new_function(ctypes.byref(definition), ctypes.py_object(*of), None)
     return function
 
 
@@ -100,5 +103,5 @@ def _initialize() -> None:
 
 # A prototype of our own: to set the types of `ctypes.pythonapi`'s functions would be to set them for everybody.
 _new_function = ctypes.PYFUNCTYPE(
-    ctypes.py_object, ctypes.POINTER(_MethodDefinition), ctypes.c_void_p, ctypes.c_void_p
+    ctypes.py_object, ctypes.POINTER(_MethodDefinition), ctypes.py_object, ctypes.c_void_p
 )(("PyCFunction_NewEx", ctypes.pythonapi))
