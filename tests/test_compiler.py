@@ -15,6 +15,7 @@ from fastnet.contract import RELU
 from fastnet.kernels.activations import forward_span
 from fastnet.kernels.jit import SHARES_PARTS, jit, jit_inline
 from fastnet.kernels.memory import pointer
+from fastnet.runtime import collector
 
 pytestmark = pytest.mark.skipif(not SHARES_PARTS, reason="this Numba compiles functions in its own way")
 
@@ -58,7 +59,7 @@ def test_vectors_on_the_stack_cross_no_line_of_the_cache() -> None:
 
 @pytest.fixture
 def first_compilations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastnet.kernels.compiler._n_compilations", count())
+    monkeypatch.setattr("fastnet.runtime.collector._n_pauses", count())
 
 
 @pytest.mark.skipif(gc.get_freeze_count() > 0, reason="this Python begins with frozen objects")
@@ -85,3 +86,26 @@ def test_what_a_user_has_frozen_stays_frozen() -> None:
     finally:
         gc.unfreeze()
     assert any(each is frozen for each in gc.get_objects())
+
+
+def test_a_collector_that_a_user_has_stopped_stays_so() -> None:
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert jit(calls_with_a_constant.py_func)(2.0) == 18.0
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_the_collector_goes_on_after_an_error() -> None:
+    def fail() -> None:
+        with collector.paused():
+            with collector.paused():
+                assert not gc.isenabled()
+            assert not gc.isenabled()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert gc.isenabled()

@@ -341,23 +341,27 @@ def train_together(
     elements that it has to have is returned. What does not fit together is not looked at: `train` has done that, or a
     fit, which has made it.
     """
-    size = _workspace(layout, parameters, samples, objective, n_threads).end
-    if workspace.size < most(size, 1):
-        return -size
-    arguments = layout, parameters, samples, objective, update, progress, n_blocks, pointer(workspace), pointer(board)
+    parts = _workspace(layout, parameters, samples, objective, n_threads)
+    if workspace.size < most(parts.end, 1):
+        return -parts.end
+    rows = _sample_rows(samples, pointer(samples.order), samples.order.shape[0] > 0)
+    state, records = optimizers.state_of(update, parameters.size), _records_of(update, progress)
+    # Pointers, for to hand arrays on takes longer to compile.
+    network, shared = (pointer(layout), layout.shape[0], pointer(parameters)), (pointer(workspace), pointer(board))
+    arguments = network, rows, objective, state, records, parts, shared, n_blocks
     return call_together(_train, arguments, n_threads, pointer(cores), cores.size // n_threads)
 
 
 @jit_inline
-def _block_size(samples, objective):
-    return least(least(objective.batch_size, BLOCK_ROWS), samples.x.shape[0])
+def _block_size(objective, n_samples):
+    return least(least(objective.batch_size, BLOCK_ROWS), n_samples)
 
 
 @jit_inline
 def _workspace(layout, parameters, samples, objective, n_threads):
     """The parts of the workspace of a training."""
     n_samples, n_inputs = samples.x.shape
-    block_rows = _block_size(samples, objective)
+    block_rows = _block_size(objective, n_samples)
     n_gathered = block_rows * odd_stride(pointer(samples.x), n_inputs)
     return parts_of(pointer(layout), layout.shape[0], pointer(parameters), block_rows, n_gathered, n_samples, n_threads)
 
@@ -365,19 +369,17 @@ def _workspace(layout, parameters, samples, objective, n_threads):
 @jit_part
 def _train(arguments, thread, n_threads):
     """One thread's part of a training: set up the network in its memory, and `_run`."""
-    layout, parameters, samples, objective, update, progress, n_blocks, memory, board = arguments
+    (layout, n_layers, parameters), rows, objective, state, records, parts, (memory, board), n_blocks = arguments
     team = member(board, thread, n_threads)
-    block_rows = _block_size(samples, objective)
-    is_ordered = samples.order.shape[0] > 0
-    parts = _workspace(layout, parameters, samples, objective, team.n_threads)
-    net = make_net(pointer(layout), layout.shape[0], pointer(parameters), parts, block_rows, memory, team)
-    take_all_parameters(net, parameters.size)
+    block_rows = _block_size(objective, rows.n_samples)
+    net = make_net(layout, n_layers, parameters, parts, block_rows, memory, team)
+    take_all_parameters(net, state.size)
     if team.thread == 0:
-        fill(net, block_rows, 0 if is_ordered else samples.x.shape[0])
+        fill(net, block_rows, 0 if rows.is_ordered else rows.n_samples)
     wait(team)
-    order = pointer(samples.order) if is_ordered else net.natural
-    rows, state = _sample_rows(samples, order, is_ordered), optimizers.state_of(update, parameters.size)
-    return _run(net, rows, objective, state, _records_of(update, progress), team, n_blocks)
+    order = rows.order if rows.is_ordered else net.natural
+    in_order = losses.SampleRows(rows.x, rows.y, rows.weight, order, rows.n_samples, rows.n_inputs, rows.is_ordered)
+    return _run(net, in_order, objective, state, records, team, n_blocks)
 
 
 @jit_inline

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from fastnet.runtime import digest, files, loader
+from fastnet.runtime import collector, digest, files, loader
 from fastnet.runtime.plans import Plan
 
 #: The module of each one.
@@ -106,8 +106,9 @@ def _from_cache(name: str, variant: str) -> Callable[..., Any] | None:
 
 
 def _compiled(name: str, variant: str | Plan) -> Callable[..., Any]:
-    dispatcher = getattr(import_module(_MODULES[name]), name)
-    kinds = dispatcher.signature(variant)
-    dispatcher.compile(kinds)
+    with collector.paused():
+        dispatcher = getattr(import_module(_MODULES[name]), name)
+        kinds = dispatcher.signature(variant)
+        dispatcher.compile(kinds)
     function: Callable[..., Any] = dispatcher.overloads[kinds].entry_point
     return function
