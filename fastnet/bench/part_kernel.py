@@ -8,7 +8,7 @@ from fastnet.contract import ACTIVATION, BIAS, ERROR_SUM, LOSS_SUM, N_INPUTS, N_
 from fastnet.kernels import activations, losses, optimizers
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import keep, pointer
-from fastnet.kernels.network import _block_size, _records_of, _sample_rows, _workspace
+from fastnet.kernels.network import _block_rows, _records_of, _sample_rows, _workspace
 from fastnet.kernels.products import entry, odd_stride, product, target, view
 from fastnet.kernels.regions import Step, add_weights, backward_block, gather, layer_forward, second_region, sum_block
 from fastnet.kernels.team import alone, part_of
@@ -120,7 +120,7 @@ def repeat_parts(
     times : int
         How often they are done.
     """
-    n_rows = _block_size(samples, objective)
+    n_rows = _block_rows(objective, samples.x.shape[0])
     places = _workspace(layout, parameters, samples, objective, 1)
     team = alone(pointer(parameters))
     net = make_net(pointer(layout), layout.shape[0], pointer(parameters), places, n_rows, pointer(workspace), team)

@@ -353,7 +353,7 @@ def train_together(
 
 
 @jit_inline
-def _block_size(objective, n_samples):
+def _block_rows(objective, n_samples):
     return least(least(objective.batch_size, BLOCK_ROWS), n_samples)
 
 
@@ -361,7 +361,7 @@ def _block_size(objective, n_samples):
 def _workspace(layout, parameters, samples, objective, n_threads):
     """The parts of the workspace of a training."""
     n_samples, n_inputs = samples.x.shape
-    block_rows = _block_size(objective, n_samples)
+    block_rows = _block_rows(objective, n_samples)
     n_gathered = block_rows * odd_stride(pointer(samples.x), n_inputs)
     return parts_of(pointer(layout), layout.shape[0], pointer(parameters), block_rows, n_gathered, n_samples, n_threads)
 
@@ -371,7 +371,7 @@ def _train(arguments, thread, n_threads):
     """One thread's part of a training: set up the network in its memory, and `_run`."""
     (layout, n_layers, parameters), rows, objective, state, records, parts, (memory, board), n_blocks = arguments
     team = member(board, thread, n_threads)
-    block_rows = _block_size(objective, rows.n_samples)
+    block_rows = _block_rows(objective, rows.n_samples)
     net = make_net(layout, n_layers, parameters, parts, block_rows, memory, team)
     take_all_parameters(net, state.size)
     if team.thread == 0:
