@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -169,6 +171,18 @@ def test_every_thread_has_a_piece(n_threads: int, cost: int) -> None:
             assert rows * cost >= 1 << 22
             assert rows >= 64
             assert n_rows >= 10 * n_threads * rows
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the threads of a process")
+def test_no_thread_stays(many_cores: None) -> None:
+    tasks = Path("/proc/self/task")
+    before = set(tasks.iterdir())
+    trained(CASE, 3)
+    # Linux lists a thread for a moment after it has been waited for.
+    deadline = time.monotonic() + 10.0
+    while set(tasks.iterdir()) != before and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert set(tasks.iterdir()) == before
 
 
 def test_several_fits_at_once(many_cores: None) -> None:
