@@ -39,7 +39,7 @@ def call_together(typing_context, function, arguments, n_threads, cores, n_words
     Parameters
     ----------
     function : jitted function
-        It raises nothing.
+        What it raises in this thread is raised when the others have ended; in those it is lost.
     arguments : tuple
         Arrays among them are not counted: the caller holds them.
     n_threads : int
