@@ -55,7 +55,7 @@ BUILDING_BLOCKS = {
     "simd",
 }
 BUILDING_BLOCKS |= {"signatures", "small", "spans", "stages", "starting", "team", "tiles", "tracing", "workspace"}
-BUILDING_BLOCKS |= {"wrapping"}
+BUILDING_BLOCKS |= {"training", "wrapping"}
 #: `orders` has its twin in NumPy: `test_orders` compares them.
 BUILDING_BLOCKS |= {"orders"}
 
@@ -84,6 +84,7 @@ HELPERS = {
         "case_of": "tells the formulas which loss and output activation belong together",
         "Output": "on pointers: the planes of an output layer",
         "SampleRows": "on pointers: samples in an order",
+        "rows_of": "makes SampleRows",
         "output_rows": "on pointers: losses and deltas, for the training loop",
         "sum_rows": "on pointers: the sums of the losses of each unit, for the training loop",
         "sum_units": "on pointers: the sum of these",

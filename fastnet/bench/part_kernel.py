@@ -1,4 +1,4 @@
-"""The parts of a training step, each alone: the kernels of `fastnet.kernels.network` in its memory, so many times."""
+"""The parts of a training step, each alone: the kernels of `fastnet.kernels.training` in its memory, so many times."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fastnet.contract import ACTIVATION, BIAS, ERROR_SUM, LOSS_SUM, N_INPUTS, N_
 from fastnet.kernels import activations, losses, optimizers
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import keep, pointer
-from fastnet.kernels.network import _block_rows, _records_of, _sample_rows, _workspace
 from fastnet.kernels.products import entry, odd_stride, product, target, view
 from fastnet.kernels.regions import Step, add_weights, backward_block, gather, layer_forward, second_region, sum_block
 from fastnet.kernels.team import alone, part_of
+from fastnet.kernels.training import block_rows_of, records_of, workspace_parts
 from fastnet.kernels.workspace import A_PLANE, Z_PLANE, fill, make_net, output_planes, place
 from fastnet.runtime.board import SECOND_REGION
 
@@ -120,13 +120,13 @@ def repeat_parts(
     times : int
         How often they are done.
     """
-    n_rows = _block_rows(objective, samples.x.shape[0])
-    places = _workspace(layout, parameters, samples, objective, 1)
+    n_rows = block_rows_of(objective, samples.x.shape[0])
+    places = workspace_parts(layout, parameters, samples, objective, 1)
     team = alone(pointer(parameters))
     net = make_net(pointer(layout), layout.shape[0], pointer(parameters), places, n_rows, pointer(workspace), team)
     fill(net, n_rows, 0)
-    part, records = part_of(SECOND_REGION, team), _records_of(update, progress)
-    rows, state = _sample_rows(samples, pointer(samples.order), True), optimizers.state_of(update, parameters.size)
+    part, records = part_of(SECOND_REGION, team), records_of(update, progress)
+    rows, state = losses.rows_of(samples, pointer(samples.order), True), optimizers.state_of(update, parameters.size)
     x = view(net.gathered, 0, odd_stride(rows.x, rows.n_inputs), 1)
     batch_weight = add_weights(net, rows, 0, n_rows, 0.0)
     learning_rate = records.learning_rates[0]

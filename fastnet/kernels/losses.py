@@ -81,6 +81,15 @@ class SampleRows(NamedTuple):
 
 
 @jit_inline
+def rows_of(samples, order, is_ordered):
+    """The pointers of samples in an order."""
+    n_samples, n_inputs = samples.x.shape
+    return SampleRows(
+        pointer(samples.x), pointer(samples.y), pointer(samples.weight), order, n_samples, n_inputs, is_ordered
+    )
+
+
+@jit_inline
 def output_rows(objective, output, samples, first_row, low, high):
     """Losses, absolute errors and flushed, weighted derivatives by z of the rows from ``low`` to ``high``.
 

@@ -1,6 +1,6 @@
-"""Training of small networks in registers: `fastnet.kernels.network`, traced for one architecture.
+"""Training of small networks in registers: `fastnet.kernels.training`, traced for one architecture.
 
-The loop over epochs and batches is that of every training, `network._run`; what it calls to work on numbers is traced
+The loop over epochs and batches is that of every training, `training.run`; what it calls to work on numbers is traced
 (`fastnet.kernels.tracing`), with the sizes of a `fastnet.runtime.plans.Plan`. What stays from batch to batch lies in a
 stack slot, of which LLVM makes registers, because nothing else points into it.
 """
@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 
 from fastnet import contract
 from fastnet.contract import BIAS, N_INPUTS, STRIDE, VECTOR_BYTES, WEIGHTS
-from fastnet.kernels import losses, network, optimizers, regions, signatures, workspace
+from fastnet.kernels import losses, optimizers, regions, signatures, training, workspace
 from fastnet.kernels.jit import jit_entry, jit_inline
 from fastnet.kernels.memory import pointer
 from fastnet.kernels.plans import PlanType, SlotType, TracedPlan
@@ -32,7 +32,7 @@ from fastnet.runtime.plans import Plan
 
 
 class _Net(NamedTuple):
-    """What `network._run` reads of a network."""
+    """What `training.run` reads of a network."""
 
     layout: Any
     n_layers: int
@@ -160,7 +160,7 @@ class _Scope:
                 number += 1
 
     def net(self, n_rows: int) -> Any:
-        """The network of `fastnet.kernels.network`, with planes for blocks of so many rows."""
+        """The network of `fastnet.kernels.workspace`, with planes for blocks of so many rows."""
         plan, planes, end = self.plan, [], 0
         for layer in plan.layers:
             for _ in range(3):
@@ -283,7 +283,7 @@ def _first_region(typing_context, net, x, samples, first_row, objective, low, hi
         aim = contract.Objective(plan.loss, parameter, plan.mean, 0.0, plan.batch_rows)
         inputs = View(rows.x, 0, rows.n_inputs, 1)
         gradient = scope.part("gradient") if plan.is_grouped else scope.registers()
-        records = network._Records(None, None, gradient, None, None, None)
+        records = training.Records(None, None, gradient, None, None, None)
         traced(regions.first_region)(traced_net, inputs, rows, 0, aim, 0, n_rows, None, -1)
         traced(regions.sum_block)(traced_net, rows, 0, 0, n_rows, False)
         traced(regions.second_region)(
@@ -460,7 +460,7 @@ def _with(kernel: Any, **helpers: Any) -> Any:
 
 
 _run = _with(
-    network._run,
+    training.run,
     rows_together=_one_row,
     gather=_no_rows,
     take_sums=_no_sums,
@@ -490,8 +490,8 @@ def train(plan, layout, parameters, samples, objective, update, progress, n_bloc
     slot = _reserve(plan)
     _read_in(slot, data, slots, gradient)
     net = _Net(pointer(layout), layout.shape[0], slot, pointer(samples.x), False, False)
-    rows = network._sample_rows(samples, pointer(samples.order), samples.order.shape[0] > 0)
-    state, records = optimizers.state_of(update, parameters.size), network._records_of(update, progress)
+    rows = losses.rows_of(samples, pointer(samples.order), samples.order.shape[0] > 0)
+    state, records = optimizers.state_of(update, parameters.size), training.records_of(update, progress)
     status = _run(net, rows, objective, state, records, alone(data), n_blocks)
     _write_out(slot, data, slots, gradient)
     return status
