@@ -124,7 +124,7 @@ class TestPython:
             assert_same_bits(function(values(9, dtype)), exact.exp(values(9, dtype)))
             with pytest.raises(TypeError, match="got one of int64"):
                 function(np.ones(3, int))
-        assert len(function.calls) == 2
+        assert len(function.dtypes) == 2
         assert type(function).__call__ is not type(kernels.exp).__call__
 
     def test_a_dtype_that_is_equal_only(self) -> None:
@@ -149,7 +149,7 @@ class TestPython:
         monkeypatch.setattr(*other)
         function = Elementwise(kernels.exp.dispatcher, kernels.exp._fill.py_func)
         assert_same_bits(function(values(9)), exact.exp(values(9)))
-        assert not function.calls
+        assert not function.dtypes
 
 
 class TestJittedCode:

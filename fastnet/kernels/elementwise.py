@@ -40,9 +40,8 @@ class Elementwise:
     def __init__(self, dispatcher: Any, fill: Callable[[Any, Any, int], None]) -> None:
         fill.__qualname__ = f"{dispatcher.py_func.__qualname__}.fill"
         self._fill = jit_filling(fill)
-        #: What is called with plain arrays of a dtype, and with what they leave to others.
-        self.calls: dict[Any, Callable[[Any], Any]] = {}
-        self._otherwise: Callable[[Any], Any] = self.__call__
+        #: The dtypes of plain arrays that are called in the short way.
+        self.dtypes: set[Any] = set()
         self.dispatcher, self.py_func = dispatcher, dispatcher.py_func
         # What lends it to jitted code.
         self.compile, self.overloads = dispatcher.compile, dispatcher.overloads
@@ -63,19 +62,20 @@ class Elementwise:
         if not isinstance(given, np.ndarray) or x.dtype not in _DTYPES:
             got = f"one of {x.dtype}" if isinstance(given, np.ndarray) else f"{x!r} of type {type(x).__name__}"
             raise TypeError(f"x must be an array of float32 or float64 in native byte order; got {got}")
-        if type(x) is np.ndarray and x.dtype not in self.calls and _has_wrappers():
-            self._otherwise = self.calls[x.dtype] = self._compiled(x.dtype)
-            type(self).__call__ = self._otherwise  # type: ignore[assignment, method-assign]
+        if type(x) is np.ndarray and x.dtype not in self.dtypes and _has_wrappers():
+            type(self).__call__ = self._compiled(x.dtype)  # type: ignore[assignment, method-assign]
+            self.dtypes.add(x.dtype)
             return self(x)
         return self.dispatcher(x)  # type: ignore[no-any-return]
 
     def _compiled(self, dtype: Any) -> Callable[[Any], Any]:
+        """What is called with plain arrays of a dtype; what is none it leaves to what is called now."""
         pointer = types.CPointer(SCALARS[dtype.name])
         kinds = pointer, pointer, types.intp
         self._fill.compile(kinds)
         result = self._fill.overloads[kinds]
         address = result.library.get_pointer_to_function(result.fndesc.llvm_cpython_wrapper_name)
-        return loader.python_function(self._fill.__name__, address, loader.ONE_ARGUMENT, self._otherwise)
+        return loader.python_function(self._fill.__name__, address, loader.ONE_ARGUMENT, self.__call__)
 
     def __reduce__(self) -> str:
         return str(self.py_func.__name__)

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastnet.kernels.simd import INT32, INTP
-from fastnet.kernels.team import LOOKS, look, pause, wake
+from fastnet.kernels.team import LOOKS, declared, look, pause, wake
 
 _ADDRESS = ir.IntType(8).as_pointer()
 _NULL = ir.Constant(_ADDRESS, None)
@@ -134,17 +134,13 @@ def _store(builder: ir.IRBuilder, record: ir.Value, place: int, value: ir.Value)
     builder.store(value, _field(builder, record, place))
 
 
-def _function(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Type) -> ir.Function:
-    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
-
-
 class _Posix:
     """Threads of POSIX's."""
 
     def start(self, builder: ir.IRBuilder, function: ir.Function, argument: ir.Value, ident: ir.Value) -> ir.Value:
         """Start a function of an address, and note the thread; returns whether that was possible."""
         kinds = INTP.as_pointer(), _ADDRESS, function.type, _ADDRESS
-        create = _function(builder, "pthread_create", INT32, *kinds)
+        create = declared(builder, "pthread_create", INT32, *kinds)
         failure = builder.call(create, [ident, _NULL, function, builder.bitcast(argument, _ADDRESS)])
         return builder.icmp_signed("==", failure, ir.Constant(INT32, 0))
 
@@ -156,7 +152,7 @@ class _Posix:
 
     def join(self, builder: ir.IRBuilder, ident: ir.Value) -> None:
         """Wait until a thread has ended."""
-        join = _function(builder, "pthread_join", INT32, INTP, _ADDRESS)
+        join = declared(builder, "pthread_join", INT32, INTP, _ADDRESS)
         builder.call(join, [ident, _NULL])
 
 
@@ -164,13 +160,13 @@ class _Linux(_Posix):
     """Threads that can be kept to cores, and asked whether they have ended."""
 
     def keep_to(self, builder: ir.IRBuilder, ident: ir.Value, mask: ir.Value, n_words: ir.Value) -> None:
-        keep = _function(builder, "pthread_setaffinity_np", INT32, INTP, INTP, mask.type)
+        keep = declared(builder, "pthread_setaffinity_np", INT32, INTP, INTP, mask.type)
         with builder.if_then(builder.icmp_signed(">", n_words, ir.Constant(INTP, 0))):
             builder.call(keep, [ident, builder.mul(n_words, ir.Constant(INTP, 8)), mask])
 
     def join(self, builder: ir.IRBuilder, ident: ir.Value) -> None:
         """Ask for a while: who sleeps until another one has ended wakes 14 us later."""
-        ask = _function(builder, "pthread_tryjoin_np", INT32, INTP, _ADDRESS)
+        ask = declared(builder, "pthread_tryjoin_np", INT32, INTP, _ADDRESS)
         answer = cgutils.alloca_once(builder, INT32)
         with cgutils.for_range(builder, ir.Constant(INTP, LOOKS)) as loop:
             builder.store(builder.call(ask, [ident, _NULL]), answer)
@@ -188,7 +184,7 @@ class _Windows:
     def start(self, builder: ir.IRBuilder, function: ir.Function, argument: ir.Value, ident: ir.Value) -> ir.Value:
         """Start a function of an address, and note the thread; returns whether that was possible."""
         kinds = _ADDRESS, INTP, function.type, _ADDRESS, INT32, _ADDRESS
-        create, no = _function(builder, "CreateThread", INTP, *kinds), ir.Constant(INTP, 0)
+        create, no = declared(builder, "CreateThread", INTP, *kinds), ir.Constant(INTP, 0)
         given = [_NULL, no, function, builder.bitcast(argument, _ADDRESS), ir.Constant(INT32, 0), _NULL]
         handle = builder.call(create, given)
         builder.store(handle, ident)
@@ -199,9 +195,9 @@ class _Windows:
 
     def join(self, builder: ir.IRBuilder, ident: ir.Value) -> None:
         """Wait until a thread has ended."""
-        wait = _function(builder, "WaitForSingleObject", INT32, INTP, INT32)
+        wait = declared(builder, "WaitForSingleObject", INT32, INTP, INT32)
         builder.call(wait, [ident, ir.Constant(INT32, -1)])
-        builder.call(_function(builder, "CloseHandle", INT32, INTP), [ident])
+        builder.call(declared(builder, "CloseHandle", INT32, INTP), [ident])
 
 
 _SYSTEM: Any = {"linux": _Linux, "win32": _Windows}.get(sys.platform, _Posix)()

@@ -275,7 +275,7 @@ def pause(builder: ir.IRBuilder) -> None:
     if triple in _PAUSES:
         name, arguments = _PAUSES[triple]
         operands = [ir.Constant(INT32, argument) for argument in arguments]
-        builder.call(_declared(builder.module, name, ir.VoidType(), len(operands)), operands)
+        builder.call(declared(builder, name, ir.VoidType(), *[INT32] * len(operands)), operands)
 
 
 def _futex(builder: ir.IRBuilder, counter: ir.Value, operation: int, value: ir.Value) -> None:
@@ -289,9 +289,9 @@ def _futex(builder: ir.IRBuilder, counter: ir.Value, operation: int, value: ir.V
         number, what = ir.Constant(INTP, _FUTEX[machine]), ir.Constant(INTP, operation)
         builder.call(call, [number, address, what, value, nothing, nothing, nothing])
     elif sys.platform != "win32":
-        builder.call(_declared(builder.module, "sched_yield", INT32, 0), [])
+        builder.call(declared(builder, "sched_yield", INT32), [])
 
 
-def _declared(module: ir.Module, name: str, result: ir.Type, n_arguments: int) -> ir.Function:
-    """A function from elsewhere, that takes integers of 32 bits."""
-    return cgutils.get_or_insert_function(module, ir.FunctionType(result, [INT32] * n_arguments), name)
+def declared(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Type) -> ir.Function:
+    """A function from elsewhere."""
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)

@@ -12,19 +12,8 @@ from numpy.typing import NDArray
 from fastnet.runtime.entry_points import entry_point
 from fastnet.runtime.threads import core_masks
 
-_NO_CORES = core_masks(1)
-
-
-class _Forward:
-    """`fastnet.kernels.network.forward_finite` in a dtype."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.kernel = entry_point("forward_finite", dtype.name)
-        self.nothing: NDArray[Any] = np.empty(0, dtype)
-
-
-#: By the dtypes' characters.
-_forward: dict[str, _Forward] = {}
+#: `fastnet.kernels.network.forward_finite`, and an empty workspace, by the dtypes' characters; then `finite`.
+_forward: dict[str, tuple[Callable[..., int], NDArray[Any]]] = {}
 _finite: dict[str, Callable[[Any], bool]] = {}
 
 
@@ -37,12 +26,14 @@ def forward_finite(
     outputs.
     """
     dtype = parameters.dtype
-    forward = _forward.get(dtype.char) or _forward.setdefault(dtype.char, _Forward(dtype))
-    cores = core_masks(n_threads) if n_threads > 1 else _NO_CORES
-    found: int = forward.kernel(layout, parameters, x, out, forward.nothing, rows_at_once, cores, n_threads)
+    if dtype.char not in _forward:
+        _forward[dtype.char] = entry_point("forward_finite", dtype.name), np.empty(0, dtype)
+    kernel, workspace = _forward[dtype.char]
+    cores = core_masks(n_threads)
+    found = kernel(layout, parameters, x, out, workspace, rows_at_once, cores, n_threads)
     if found < 0:
         workspace = np.empty(-found, dtype)
-        found = forward.kernel(layout, parameters, x, out, workspace, rows_at_once, cores, n_threads)
+        found = kernel(layout, parameters, x, out, workspace, rows_at_once, cores, n_threads)
     return found > 0
 
 
