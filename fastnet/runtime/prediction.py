@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnet.runtime.entry_points import entry_point
-from fastnet.runtime.threads import core_masks
+from fastnet.runtime.threads import NO_CORES, core_masks
 
 #: `fastnet.kernels.network.forward_finite`, and an empty workspace, by the dtypes' characters; then `finite`.
 _forward: dict[str, tuple[Callable[..., int], NDArray[Any]]] = {}
@@ -29,7 +29,8 @@ def forward_finite(
     if dtype.char not in _forward:
         _forward[dtype.char] = entry_point("forward_finite", dtype.name), np.empty(0, dtype)
     kernel, workspace = _forward[dtype.char]
-    cores = core_masks(n_threads)
+    # A call is a thirtieth of a prediction of one row.
+    cores = core_masks(n_threads) if n_threads > 1 else NO_CORES
     found = kernel(layout, parameters, x, out, workspace, rows_at_once, cores, n_threads)
     if found < 0:
         workspace = np.empty(-found, dtype)

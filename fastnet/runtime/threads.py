@@ -109,10 +109,10 @@ def core_masks(n_threads: int) -> NDArray[np.int64]:
     step instead of 70, and 80 with one thread.
     """
     if n_threads < 2 or _getcpu is None:
-        return _NO_CORES
+        return NO_CORES
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < n_threads:
-        return _NO_CORES
+        return NO_CORES
     here = _getcpu()
     first = allowed.index(here) if here in allowed else 0
     n_bytes = (allowed[-1] // 64 + 1) * 8
@@ -122,6 +122,7 @@ def core_masks(n_threads: int) -> NDArray[np.int64]:
     return np.frombuffer(b"".join(mask.to_bytes(n_bytes, "little") for mask in masks), "<i8").astype(np.int64)
 
 
-_NO_CORES = np.empty(0, np.int64)
+#: The masks of threads that may be on any core.
+NO_CORES = np.empty(0, np.int64)
 # With the interpreter's lock, which another thread could take for longer than all of a small training.
 _getcpu = getattr(ctypes.PyDLL(None), "sched_getcpu", None) if hasattr(os, "sched_getaffinity") else None
