@@ -22,7 +22,7 @@ from fastnet.testing import golden_file
 from fastnet.testing.cases import Case
 from fastnet.testing.faults import FAULTS
 from fastnet.testing.golden import GoldenError, assert_trajectory, check, golden_from_arrays, record
-from fastnet.testing.golden_file import Bound
+from fastnet.testing.golden_records import Bound, digest
 from fastnet.testing.golden_report import environment
 from tests.data.record_goldens import goldens
 from tests.recording import DATA, FILES, SETTINGS, X, Y, network, recorded
@@ -165,7 +165,7 @@ def test_epochs_that_are_recorded(path, every, epochs):
     net = network()
     history = net.fit(X, Y, **SETTINGS | {"epochs": epochs[-1] + 1})
     assert entries[-1].loss == history.loss_curve[-1]
-    assert entries[-1].parameters == golden_file.digest([net.parameters])
+    assert entries[-1].parameters == digest([net.parameters])
 
 
 def test_elements_that_are_shown(path):

@@ -24,17 +24,8 @@ from fastnet.backends import Backend
 from fastnet.network import Network
 from fastnet.testing import golden_file
 from fastnet.testing.difference import network_arrays
-from fastnet.testing.golden_file import (
-    Bound,
-    Entry,
-    Golden,
-    GoldenFileError,
-    Index,
-    Recording,
-    Stored,
-    digest,
-    index_text,
-)
+from fastnet.testing.golden_file import GoldenFileError, index_text
+from fastnet.testing.golden_records import Bound, Entry, Golden, Index, Recording, Stored, digest
 from fastnet.testing.golden_report import GoldenError, GoldenReport, backend_name, environment, replay
 from fastnet.testing.trajectory import Snapshot, Training
 from fastnet.validation import check_choice, check_integer

@@ -15,7 +15,7 @@ from fastnet.backends import Backend
 from fastnet.history import DivergenceError
 from fastnet.testing.comparison import Comparison, compare
 from fastnet.testing.difference import Difference, first_difference
-from fastnet.testing.golden_file import Bound, Entry, Golden, Index
+from fastnet.testing.golden_records import Bound, Entry, Golden, Index
 from fastnet.testing.trajectory import Snapshot, Training
 from fastnet.testing.ulp import max_ulp
 

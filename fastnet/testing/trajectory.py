@@ -19,7 +19,7 @@ from fastnet.network import Network
 from fastnet.optimizers import get_optimizer
 from fastnet.samples import check_samples
 from fastnet.testing.difference import network_arrays
-from fastnet.testing.golden_file import SETTINGS, ArrayEntry, Entry, Index, digest
+from fastnet.testing.golden_records import SETTINGS, ArrayEntry, Entry, Index, digest
 from fastnet.training import REDUCTIONS
 from fastnet.validation import check_boolean, check_choice, check_integer, check_number
 

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from fastnet import contract
 from fastnet.optimizers import SGD, Adam, Optimizer
 from fastnet.testing.golden import golden_from_arrays
-from fastnet.testing.golden_file import Bound
+from fastnet.testing.golden_records import Bound
 from tests import bounded_formulas
 from tests.bounded_formulas import Layer
 from tests.running_error import EITHER, Arithmetic, Bounded
