@@ -188,6 +188,7 @@ class Execution(NamedTuple):
 #: Positions in `Progress.cursor`: the epoch, its next batch's first row, the batch's next row,
 #: the epoch to stop before, and the epoch of the first row of `Samples.order`.
 (EPOCH, BATCH_START, NEXT_ROW, STOP_EPOCH, FIRST_ORDERED_EPOCH) = range(5)
+N_POSITIONS = 5
 #: Positions in `Progress.sums`: the losses, the absolute errors, the sample weights of the epoch,
 #: and of the present batch the sample weights.
 (LOSS_SUM, ERROR_SUM, WEIGHT_SUM, BATCH_WEIGHT) = range(4)
@@ -200,3 +201,5 @@ N_SUMS = 4
 (ADAM_BETA_1, ADAM_BETA_2, ADAM_EPSILON, ADAM_WEIGHT_DECAY) = range(4)
 (RMSPROP_RHO, RMSPROP_MOMENTUM, RMSPROP_EPSILON) = range(3)
 (RPROP_ETA_MINUS, RPROP_ETA_PLUS, RPROP_STEP_MIN, RPROP_STEP_MAX) = range(4)
+#: For each optimizer how many settings it has, and the least number of its slots.
+N_SETTINGS, LEAST_SLOTS = (2, 4, 3, 4), (0, 2, 1, 2)

@@ -195,7 +195,7 @@ class _Run:
         self.span_first = epoch
         self.span_end = min(self.curves.shape[1], epoch + _EPOCHS_AT_ONCE)
         losses, errors = self.curves[0, epoch : self.span_end], self.curves[1, epoch : self.span_end]
-        self.progress = Progress(np.zeros(5, np.int64), self.sums, self.gradient, losses, errors)
+        self.progress = Progress(np.zeros(contract.N_POSITIONS, np.int64), self.sums, self.gradient, losses, errors)
         optimizer = self.state.optimizer
         rates = optimizer.rates(self.epochs_before + epoch, self.span_end - epoch)
         self.update = Update(optimizer.kind, optimizer.settings, self.state.slots, self.state.powers, rates)

@@ -96,13 +96,16 @@ for name in ("mkdir", "touch", "write_bytes", "replace", "unlink"):
 assert not {"scipy.linalg", "numba.np.arraymath"} & set(sys.modules)
 import numba
 try:
-    fma(x, x, x[:2])
+    fma(x, x, x[:2].copy())
 except ValueError as error:
     print(error)
 print(numba.njit(lambda x: fma(x, x, x / 3).sum())(x) == result.sum())
 """
     before = only_file(filled).read_bytes()
-    assert output(start(filled, code=code + CODE + uses)) == f"{LOADED}the arrays' shapes differ\nTrue\n"
+    assert (
+        output(start(filled, code=code + CODE + uses))
+        == f"{LOADED}a, b and c must be of one shape; got (7,), (7,) and (2,)\nTrue\n"
+    )
     assert only_file(filled).read_bytes() == before
 
 

@@ -117,15 +117,6 @@ def test_a_piece_writes_no_row_of_the_next(
         assert (out[n_done:] == 7).all()
 
 
-def test_what_a_kernel_raises_is_raised(entry_point: Callable[[str, str], Any]) -> None:
-    forward_finite, network = entry_point("forward_finite", "float64"), Network([5, 2])
-    arguments = [network.layout, network.parameter_buffer, np.zeros((1, 4)), np.zeros((1, 2)), np.empty(0)]
-    arguments += [1, np.empty(0, np.int64), 1]
-    for _ in range(3):
-        with pytest.raises(ValueError, match=r"^x and out must have a column for each input and output of the network"):
-            forward_finite(*arguments)
-
-
 def test_arguments_of_no_use_are_refused(entry_point: Callable[[str, str], Any]) -> None:
     train_together = entry_point("train_together", "float64")
     with pytest.raises(TypeError, match="train_together expected 11 arguments, got 0"):

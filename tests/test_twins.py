@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -39,6 +39,7 @@ PAIRS: dict[str, tuple[ModuleType, list[ModuleType]]] = {
 #: Modules of the kernels that hold no functions on arrays: what the others are built of.
 BUILDING_BLOCKS = {
     "cache",
+    "checks",
     "compiler",
     "elementwise",
     "formulas",
@@ -62,13 +63,14 @@ BUILDING_BLOCKS |= {"orders"}
 #: Public functions and classes that have no twin, and why.
 HELPERS = {
     "fastnet.reference.exact": {
-        "check_dtypes": "Numba knows the dtypes when it compiles",
+        "check_dtype": "Numba knows the dtypes when it compiles",
         "check_shapes": "NumPy stretches arrays; shapes that differ are refused in the kernels where planes are made",
     },
     "fastnet.reference.network": {
         "layers": "views into a buffer, where the kernels read the layout as they go",
     },
     "fastnet.reference.optimizers": {
+        "check_update": "what step and train refuse",
         "layout_size": "bounds the buffers that functions on arrays take",
     },
     "fastnet.kernels.activations": {
@@ -90,6 +92,7 @@ HELPERS = {
         "sum_units": "on pointers: the sum of these",
     },
     "fastnet.kernels.optimizers": {
+        "check_update": "what step and train refuse",
         "State": "on pointers: an optimizer",
         "state_of": "makes a State",
         "scale_of": "the factor of a batch's gradient",
@@ -242,7 +245,6 @@ def test_memory_layout_does_not_matter(name: str) -> None:
 
 #: Shapes that do not fit; sizes of 1 are what NumPy would stretch.
 MISFITS: dict[str, list[tuple[Any, ...]]] = {
-    "exact.fma": [((2, 3), (3, 2), (2, 3)), ((4,), (4,), (3,))],
     "exact.matmul": [((2, 3), (4, 2)), ((2, 1), (4, 2)), ((2, 4), (1, 2))],
     "exact.affine": [((2, 3), (4, 2), (2,)), ((2, 1), (4, 2), None), ((2, 4), (4, 3), (2,)), ((2, 4), (4, 3), (1,))],
     "exact.back_projection": [((2, 3), (2, 4)), ((2, 1), (2, 4))],
@@ -255,46 +257,46 @@ MISFITS: dict[str, list[tuple[Any, ...]]] = {
 }
 
 
+def assert_both_refuse(name: str, arguments: Sequence[Any]) -> None:
+    """In the same words, and before anything is written: kernels have no bounds but these."""
+    before, messages = copied(tuple(arguments)), set()
+    for function in twins(name):
+        with pytest.raises(ValueError, match=r" must .*; got ") as raised:
+            function(*arguments)
+        messages.add(str(raised.value))
+    assert len(messages) == 1
+    assert_same(tuple(arguments), before, "refused")
+
+
 @pytest.mark.parametrize("name", MISFITS)
 def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
     for misfit in MISFITS[name]:
-        arguments = [np.ones(part) if isinstance(part, tuple) else part for part in misfit]
-        for function in twins(name):
-            with pytest.raises(ValueError, match=r"shape|size|rows|element"):
-                function(*arguments)
+        assert_both_refuse(name, [np.ones(part) if isinstance(part, tuple) else part for part in misfit])
 
 
 @pytest.mark.parametrize(
-    ("name", "position", "codes"),
+    ("name", "codes"),
     [
-        ("activations.forward", 0, (-1, len(contract.ACTIVATIONS))),
-        ("activations.backward", 0, (-1, len(contract.ACTIVATIONS))),
-        ("losses.loss", 0, (-1, len(contract.LOSSES))),
-        ("losses.delta", 0, (-1, len(contract.LOSSES))),
+        ("activations.forward", (-1, len(contract.ACTIVATIONS))),
+        ("activations.backward", (-1, len(contract.ACTIVATIONS))),
+        ("losses.loss", (-1, len(contract.LOSSES))),
+        ("losses.delta", (-1, len(contract.LOSSES))),
     ],
 )
-def test_unknown_codes_are_refused(name: str, position: int, codes: tuple[int, int]) -> None:
-    arguments = list(next(calls_of(name)))
+def test_unknown_codes_are_refused(name: str, codes: tuple[int, int]) -> None:
+    _, *rest = next(calls_of(name))
     for code in codes:
-        arguments[position] = code
-        for function in twins(name):
-            with pytest.raises(ValueError, match="must be a code from 0"):
-                function(*arguments)
+        assert_both_refuse(name, [code, *rest])
 
 
 def test_step_refuses_buffers_of_other_sizes() -> None:
-    """And changes nothing then."""
     layout, parameters, gradient, *rest = next(calls_of("optimizers.step"))
     for wrong in (
         (parameters[:-8], gradient[:-8]),
         (parameters, gradient[:-8]),
         (parameters, np.append(gradient, 0.0)),
     ):
-        copies = [part.copy() for part in wrong]
-        for function in twins("optimizers.step"):
-            with pytest.raises(ValueError, match="size of the layout"):
-                function(layout, *copies, *rest)
-        assert_same(tuple(copies), wrong, "refused")
+        assert_both_refuse("optimizers.step", [layout, *wrong, *rest])
 
 
 @pytest.mark.parametrize(
@@ -305,42 +307,37 @@ def test_step_refuses_buffers_of_other_sizes() -> None:
         (2, {"weight": np.ones(1)}),
         (2, {"order": np.zeros((1, 1), np.int64)}),
         (3, {"batch_size": 0}),
+        (4, {"kind": -1}),
+        (4, {"settings": np.zeros(0)}),
         (4, {"slots": np.zeros((0, 8))}),
+        (4, {"powers": np.zeros(0)}),
         (4, {"learning_rates": np.zeros(0)}),
+        (5, {"cursor": np.zeros(0, np.int64)}),
+        (5, {"sums": np.zeros(0)}),
         (5, {"gradient": np.zeros(8)}),
         (5, {"loss_curve": np.zeros(0)}),
     ],
 )
 def test_train_refuses_records_that_do_not_fit(record: int, changes: dict[str, Any]) -> None:
-    """Before it writes anything: kernels have no bounds but these."""
     arguments = list(next(calls_of("network.train")))
-    before = arguments[1].copy()
     arguments[record] = arguments[record]._replace(**changes)
-    for function in twins("network.train"):
-        with pytest.raises(ValueError, match=r"must (have|hold|reach|be)"):
-            function(*arguments)
-    assert_same_bits(arguments[1], before)
+    assert_both_refuse("network.train", arguments)
 
 
 def test_orders_out_of_range_are_refused() -> None:
-    arguments = list(next(calls_of("network.train")))
-    n_samples = len(arguments[2].x)
-    arguments[2] = arguments[2]._replace(order=np.full((2, n_samples), n_samples, np.int64))
-    for function in twins("network.train"):
-        with pytest.raises(ValueError, match="order must hold"):
-            function(*arguments)
+    layout, parameters, samples, *rest = next(calls_of("network.train"))
+    n_samples = len(samples.x)
+    for order in (np.full((2, n_samples), n_samples), np.full((2, n_samples), -1), np.zeros((1, n_samples), np.int64)):
+        assert_both_refuse("network.train", [layout, parameters, samples._replace(order=order), *rest])
 
 
 def test_forward_and_gradient_refuse_shapes_that_do_not_fit() -> None:
     layout, parameters, samples, objective, *_ = next(calls_of("network.train"))
     n_outputs = int(layout[-1, contract.N_OUTPUTS])
     for x, out in ((samples.x[:, :-1].copy(), (len(samples.x), n_outputs)), (samples.x, (1, n_outputs))):
-        for function in twins("network.forward"):
-            with pytest.raises(ValueError, match="x and out must"):
-                function(layout, parameters, x, np.empty(out))
-    for function in twins("network.gradient"):
-        with pytest.raises(ValueError, match="out must"):
-            function(layout, parameters, samples, objective, np.empty(8))
+        assert_both_refuse("network.forward", [layout, parameters, x, np.ones(out)])
+    assert_both_refuse("network.forward", [layout, parameters[:8], samples.x, np.ones((len(samples.x), n_outputs))])
+    assert_both_refuse("network.gradient", [layout, parameters, samples, objective, np.ones(8)])
 
 
 @pytest.mark.parametrize(
@@ -364,6 +361,6 @@ def test_arrays_of_other_dtypes_are_refused(name: str, position: int, field: str
     arguments[position] = narrow if field is None else arguments[position]._replace(**{field: narrow})
     before = copied(tuple(arguments))
     for function in twins(name):
-        with pytest.raises(TypeError, match=r"^arrays must be of one dtype; got float64 and float32$"):
+        with pytest.raises(TypeError, match=r"^[a-z.]+ must be .* of float64; got .* of float32"):
             function(*arguments)
     assert_same(tuple(arguments), before, "refused")

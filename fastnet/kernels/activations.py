@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnet.contract import SOFTMAX
+from fastnet.kernels.checks import check_array, require
 from fastnet.kernels.formulas import activations, arithmetic
 from fastnet.kernels.jit import jit, jit_inline, jit_part, jit_shared
 from fastnet.kernels.memory import join_rows, lanes_of, load, moved, pointer, splat, split_rows, stack_memory, store
@@ -204,8 +205,8 @@ def backward_rows(activation, buffer, delta, z, a, n_rows, stride):
 @jit_part
 def join_padded(first, second, third):
     """Three matrices of one shape, one after another in planes of padded rows, as many as whole groups need."""
-    if first.shape != second.shape or first.shape != third.shape:
-        raise ValueError("the matrices' shapes differ")
+    fits = first.shape == second.shape and first.shape == third.shape
+    require(fits, "matrices must be of one shape; got {}, {} and {}", (first.shape, second.shape, third.shape))
     n_rows, n_units = first.shape
     data = pointer(np.empty(0, first.dtype))
     planes = np.zeros((3, padded(data, n_rows), padded(data, n_units)), first.dtype)
@@ -222,6 +223,15 @@ def join_padded(first, second, third):
 def _forward(activation, buffer, z, a, n_rows, n_units, stride):
     """`forward_rows`, which is a lot of code."""
     forward_rows(activation, buffer, z, a, n_rows, n_units, stride)
+
+
+@jit_inline
+def _check_activation(activation):
+    require(
+        activation >= 0 and activation <= SOFTMAX,
+        "activation must be a code from 0 to {}; got {}",
+        (SOFTMAX, activation),
+    )
 
 
 @jit
@@ -241,8 +251,8 @@ def forward(activation, z):
     >>> forward(contract.RELU, np.array([[-1.0, 2.0]]))
     array([[0., 2.]])
     """
-    if activation < 0 or activation > SOFTMAX:
-        raise ValueError("activation must be a code from 0 to 10")
+    _check_activation(activation)
+    check_array("z", z, 2, None)
     planes = join_padded(z, z, z)
     stride = planes.shape[2]
     _forward(activation, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
@@ -252,6 +262,7 @@ def forward(activation, z):
 @jit
 def log_softmax(z):
     """Logarithm of the softmax over the rows of a matrix, without the softmax's underflow."""
+    check_array("z", z, 2, None)
     planes = join_padded(z, z, z)
     stride = planes.shape[2]
     _forward(SOFTMAX, pointer(planes), 0, planes[0].size, z.shape[0], z.shape[1], stride)
@@ -261,8 +272,10 @@ def log_softmax(z):
 @jit
 def backward(activation, error, z, a):
     """The loss's derivative by z, from ``error``, its derivative by a = activation(z); all matrices."""
-    if activation < 0 or activation > SOFTMAX:
-        raise ValueError("activation must be a code from 0 to 10")
+    _check_activation(activation)
+    check_array("error", error, 2, None)
+    check_array("z", z, 2, error)
+    check_array("a", a, 2, error)
     planes = join_padded(error, z, a)
     buffer, size, stride = pointer(planes), planes[0].size, planes.shape[2]
     if activation == SOFTMAX:

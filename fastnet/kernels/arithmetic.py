@@ -14,6 +14,7 @@ import numpy as np
 from llvmlite import ir
 
 from fastnet.kernels import simd
+from fastnet.kernels.checks import check_array, require
 from fastnet.kernels.elementwise import Elementwise
 from fastnet.kernels.formulas import arithmetic
 from fastnet.kernels.jit import jit, jit_inline
@@ -171,8 +172,11 @@ def flush(x):
 @jit
 def fma(a, b, c):
     """a * b + c with one rounding, for arrays of one shape and dtype."""
-    if a.shape != b.shape or a.shape != c.shape:
-        raise ValueError("the arrays' shapes differ")
+    check_array("a", a, None, None)
+    check_array("b", b, a.ndim, a)
+    check_array("c", c, a.ndim, a)
+    fits = a.shape == b.shape and a.shape == c.shape
+    require(fits, "a, b and c must be of one shape; got {}, {} and {}", (a.shape, b.shape, c.shape))
     result = np.empty(a.shape, a.dtype)
     left, right, addend = np.ascontiguousarray(a), np.ascontiguousarray(b), np.ascontiguousarray(c)
     results, factors, others, addends = pointer(result), pointer(left), pointer(right), pointer(addend)

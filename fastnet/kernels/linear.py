@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnet.contract import BLOCK_ROWS
+from fastnet.kernels.checks import check_array, require
 from fastnet.kernels.jit import jit, jit_inline, jit_part, jit_shared
 from fastnet.kernels.memory import (
     is_nowhere,
@@ -104,8 +105,6 @@ def _multiply_arrays(result, add, a, a_row, a_column, b, b_row, b_column, bias, 
 @jit_part
 def _product_of_arrays(a, b, bias):
     (n_rows, n_terms), n_columns = a.shape, b.shape[1]
-    if b.shape[0] != n_terms:
-        raise ValueError("the matrices' inner sizes differ")
     left, right = np.ascontiguousarray(a), _whole_vectors(b)
     result = _room(right, n_rows, n_columns, n_terms)
     _multiply_arrays(result, False, left, n_terms, 1, right, right.shape[1], 1, bias, n_rows, n_terms, n_columns)
@@ -131,6 +130,8 @@ def matmul(a, b):
     ------
     ValueError
         If the inner sizes differ.
+    TypeError
+        When it is compiled for what is no matrix of such a dtype. So do the other functions here.
 
     Examples
     --------
@@ -140,17 +141,31 @@ def matmul(a, b):
     array([[29., 11.],
            [11.,  5.]])
     """
+    check_array("a", a, 2, None)
+    check_array("b", b, 2, a)
+    require(b.shape[0] == a.shape[1], "b must have {} rows, one for each column of a; got {}", (a.shape[1], b.shape[0]))
     return _product_of_arrays(a, b, np.empty(0, b.dtype))
 
 
 @jit
 def affine(x, weights, bias):
     """x @ weights + bias, every sum from the bias (or +0 where ``bias`` is None) over the inputs in order."""
+    check_array("x", x, 2, None)
+    check_array("weights", weights, 2, x)
+    require(
+        weights.shape[0] == x.shape[1],
+        "weights must have {} rows, one for each column of x; got {}",
+        (x.shape[1], weights.shape[0]),
+    )
     if bias is None:
         return _product_of_arrays(x, weights, np.empty(0, weights.dtype))
     n_columns = weights.shape[1]
-    if bias.size != n_columns:
-        raise ValueError("bias must have one element for each column of weights")
+    check_array("bias", bias, 1, x)
+    require(
+        bias.size == n_columns,
+        "bias must have {} elements, one for each column of weights; got {}",
+        (n_columns, bias.size),
+    )
     start = np.zeros(padded(pointer(np.empty(0, bias.dtype)), n_columns), bias.dtype)
     for column in range(n_columns):
         start[column] = bias[column]
@@ -160,9 +175,14 @@ def affine(x, weights, bias):
 @jit
 def back_projection(delta, weights):
     """delta @ weights.T, every sum from +0 over the outputs in order."""
+    check_array("delta", delta, 2, None)
+    check_array("weights", weights, 2, delta)
     n_rows, n_terms = delta.shape
-    if weights.shape[1] != n_terms:
-        raise ValueError("the matrices' inner sizes differ")
+    require(
+        weights.shape[1] == n_terms,
+        "weights must have {} columns, one for each column of delta; got {}",
+        (n_terms, weights.shape[1]),
+    )
     left, right, n_columns = np.ascontiguousarray(delta), _whole_vectors(weights), weights.shape[0]
     result = _room(right, n_rows, n_columns, n_terms)
     nothing = np.empty(0, delta.dtype)
@@ -175,8 +195,6 @@ def back_projection(delta, weights):
 @jit_part
 def _weight_gradient(x, delta):
     (n_samples, n_inputs), n_columns = x.shape, delta.shape[1]
-    if delta.shape[0] != n_samples:
-        raise ValueError("x and delta must have the same number of rows")
     left, right = np.ascontiguousarray(x), _whole_vectors(delta)
     stride = right.shape[1]
     result = np.zeros((n_inputs, stride), delta.dtype)
@@ -193,24 +211,40 @@ def _weight_gradient(x, delta):
 @jit
 def weight_gradient(x, delta):
     """x.T @ delta over the rows in order: a sum from +0 for each block of 256, then the blocks in order."""
+    check_array("x", x, 2, None)
+    check_array("delta", delta, 2, x)
+    require(
+        delta.shape[0] == x.shape[0],
+        "delta must have {} rows, one for each row of x; got {}",
+        (x.shape[0], delta.shape[0]),
+    )
     return _weight_gradient(x, delta)
 
 
 @jit
 def bias_gradient(delta):
     """The sum of delta's rows, in the blocks of `weight_gradient`."""
+    check_array("delta", delta, 2, None)
     return _weight_gradient(np.ones((delta.shape[0], 1), delta.dtype), delta)[0]
 
 
 @jit
 def weighted_row_sum(values, weights):
     """The rows of ``values`` times their weights, summed in the blocks of `weight_gradient`."""
+    check_array("values", values, 2, None)
+    check_array("weights", weights, 1, values)
+    require(
+        weights.size == values.shape[0],
+        "weights must have {} elements, one for each row of values; got {}",
+        (values.shape[0], weights.size),
+    )
     return _weight_gradient(np.ascontiguousarray(weights).reshape(weights.size, 1), values)[0]
 
 
 @jit
 def sum_in_order(values):
     """The sum over the last axis of a matrix, from +0, in order; that axis is kept with length 1."""
+    check_array("values", values, 2, None)
     total = np.zeros((values.shape[0], 1), values.dtype)
     for row in range(values.shape[0]):
         for column in range(values.shape[1]):
@@ -221,6 +255,7 @@ def sum_in_order(values):
 @jit
 def transpose(a):
     """The transposed matrix, C-contiguous."""
+    check_array("a", a, 2, None)
     result = np.empty((a.shape[1], a.shape[0]), a.dtype)
     for row in range(a.shape[0]):
         for column in range(a.shape[1]):
@@ -231,6 +266,7 @@ def transpose(a):
 @jit
 def multiply(a, b):
     """a * b, element by element, for matrices of one shape."""
-    if a.shape != b.shape:
-        raise ValueError("the matrices' shapes differ")
+    check_array("a", a, 2, None)
+    check_array("b", b, 2, a)
+    require(a.shape == b.shape, "a and b must be of one shape; got {} and {}", (a.shape, b.shape))
     return a * b

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnet import contract
-from fastnet.contract import CROSS_ENTROPY, MATCHED, SOFTMAX
+from fastnet.contract import CROSS_ENTROPY, MATCHED, QUANTILE, SOFTMAX
 from fastnet.kernels.activations import backward, join_padded, log_softmax, softmax_backward_row
+from fastnet.kernels.checks import check_array, require
 from fastnet.kernels.formulas import activations, arithmetic, losses
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import keep_first, lanes_of, load, pointer, splat, start, store
@@ -154,6 +155,14 @@ def sum_units(output, sums):
     return loss, error
 
 
+@jit_inline
+def _check_arguments(loss, z, a, y):
+    require(loss >= 0 and loss <= QUANTILE, "loss must be a code from 0 to {}; got {}", (QUANTILE, loss))
+    check_array("z", z, 2, None)
+    check_array("a", a, 2, z)
+    check_array("y", y, 2, z)
+
+
 @jit
 def loss(loss, activation, parameter, z, a, y):
     """The loss of every output, before any sum; ``a`` is ``activation`` of ``z``; all matrices.
@@ -174,8 +183,7 @@ def loss(loss, activation, parameter, z, a, y):
     >>> loss(contract.SQUARED_ERROR, contract.IDENTITY, 0.0, z, z, np.zeros((1, 2)))
     array([[0.5, 4.5]])
     """
-    if loss < 0 or loss > contract.QUANTILE:
-        raise ValueError("loss must be a code from 0 to 6")
+    _check_arguments(loss, z, a, y)
     case = case_of(loss, activation)
     if case == MATCHED + CROSS_ENTROPY:
         z = log_softmax(z)
@@ -191,8 +199,7 @@ def loss(loss, activation, parameter, z, a, y):
 @jit
 def delta(loss, activation, parameter, z, a, y):
     """The derivative of `loss` by z, without weights."""
-    if loss < 0 or loss > contract.QUANTILE:
-        raise ValueError("loss must be a code from 0 to 6")
+    _check_arguments(loss, z, a, y)
     case = case_of(loss, activation)
     planes = join_padded(z, a, y)
     buffer, size = pointer(planes), planes[0].size

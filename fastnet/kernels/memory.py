@@ -69,18 +69,6 @@ def plain_pointer(typing_context, array, pointer):
 
 
 @intrinsic
-def check_dtypes(typing_context, parameters, array):
-    """Refuse, when a kernel is compiled, an array of another dtype than the parameters."""
-    if array.dtype != parameters.dtype:
-        raise TypeError(f"arrays must be of one dtype; got {parameters.dtype} and {array.dtype}")
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        return context.get_dummy_value()
-
-    return types.none(parameters, array), codegen
-
-
-@intrinsic
 def keep(typing_context, array):
     """Hold an array until here, past the last use of a pointer into it."""
 

@@ -8,11 +8,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnet.contract import BIAS, BLOCK_ROWS, N_INPUTS, N_OUTPUTS, STOP_EPOCH, STRIDE
-from fastnet.kernels import losses, optimizers, signatures
+from fastnet.contract import (
+    BIAS,
+    BLOCK_ROWS,
+    EPOCH,
+    FIRST_ORDERED_EPOCH,
+    N_INPUTS,
+    N_OUTPUTS,
+    N_POSITIONS,
+    N_SUMS,
+    STOP_EPOCH,
+    STRIDE,
+)
+from fastnet.kernels import signatures
+from fastnet.kernels.checks import (
+    check_float64,
+    check_int64,
+    check_plain,
+    check_plain_writable,
+    check_writable,
+    check_writable_float64,
+    check_writable_int64,
+    require,
+)
 from fastnet.kernels.jit import jit, jit_entry, jit_inline
+from fastnet.kernels.losses import rows_of
 from fastnet.kernels.memory import (
-    check_dtypes,
     destination,
     integers,
     is_nowhere,
@@ -24,6 +45,7 @@ from fastnet.kernels.memory import (
     reserve,
     stack_memory,
 )
+from fastnet.kernels.optimizers import check_update, state_of
 from fastnet.kernels.prediction import (
     N_COUNTS,
     NEXT_PIECE,
@@ -44,37 +66,88 @@ __all__ = ["forward", "gradient", "train"]
 
 
 @jit_inline
-def _check_samples(layout, parameters, samples):
-    """Refuse arrays that do not fit together: pointers would lead past their ends."""
-    check_dtypes(parameters, samples.x)
-    check_dtypes(parameters, samples.y)
-    check_dtypes(parameters, samples.weight)
-    n_samples, n_inputs = samples.x.shape
-    if parameters.size < layout_size(layout):
-        raise ValueError("parameters must have the size of the layout")
-    if n_inputs != layout[0, N_INPUTS]:
-        raise ValueError("x must have a column for each input of the network")
-    if samples.y.shape != (n_samples, layout[layout.shape[0] - 1, STRIDE]) or samples.weight.size != n_samples:
-        raise ValueError("y, padded to the output layer's stride, and weight must have a row for each row of x")
-    if samples.order.shape[1] != n_samples:
-        raise ValueError("order must have a column for each row of x")
-    for epoch in range(samples.order.shape[0]):
-        for row in range(n_samples):
-            if samples.order[epoch, row] < 0 or samples.order[epoch, row] >= n_samples:
-                raise ValueError("order must hold numbers of rows of x")
+def _check_parameters(layout, parameters):
+    check_int64("layout", layout, 2, None)
+    check_plain("parameters", parameters, 1, None)
+    size = layout_size(layout)
+    require(
+        parameters.size >= size, "parameters must have {} elements, as layout says; got {}", (size, parameters.size)
+    )
 
 
 @jit_inline
-def _check_records(layout, objective, update, progress):
+def _check_samples(layout, parameters, samples):
+    """Refuse arrays that do not fit together: pointers would lead past their ends."""
+    _check_parameters(layout, parameters)
+    x, y, weight, order = samples.x, samples.y, samples.weight, samples.order
+    check_plain("samples.x", x, 2, parameters)
+    check_plain("samples.y", y, 2, parameters)
+    check_plain("samples.weight", weight, 1, parameters)
+    check_int64("samples.order", order, 2, None)
+    n_samples, n_inputs, stride = x.shape[0], layout[0, N_INPUTS], layout[layout.shape[0] - 1, STRIDE]
+    require(
+        x.shape[1] == n_inputs,
+        "samples.x must have {} columns, one for each input of the network; got shape {}",
+        (n_inputs, x.shape),
+    )
+    require(
+        y.shape == (n_samples, stride),
+        "samples.y must have shape {}, a row for each row of samples.x, as wide as the last layer's; got {}",
+        ((n_samples, stride), y.shape),
+    )
+    require(
+        weight.size == n_samples,
+        "samples.weight must have {} elements, one for each row of samples.x; got {}",
+        (n_samples, weight.size),
+    )
+    require(
+        order.shape[1] == n_samples,
+        "samples.order must have {} columns, one for each row of samples.x; got shape {}",
+        (n_samples, order.shape),
+    )
+    for epoch in range(order.shape[0]):
+        for column in range(n_samples):
+            row = order[epoch, column]
+            require(
+                row >= 0 and row < n_samples,
+                "samples.order must hold numbers of rows of samples.x, from 0 to {}; got {}",
+                (n_samples - 1, row),
+            )
+
+
+@jit_inline
+def _check_records(layout, parameters, order, objective, update, progress):
     """Refuse records of other sizes than the layout and the epochs have."""
-    size, stop = layout_size(layout), progress.cursor[STOP_EPOCH]
-    if progress.gradient.size != size or update.slots.shape[1] != size:
-        raise ValueError("gradient and state must have the size of the layout")
-    n_epochs = least(progress.loss_curve.size, progress.mean_absolute_error.size)
-    if least(n_epochs, update.learning_rates.size) < stop:
-        raise ValueError("the curves and the learning rates must reach up to the stop epoch")
-    if objective.batch_size < 1:
-        raise ValueError("batch_size must be at least 1")
+    cursor, sums, gradient = progress.cursor, progress.sums, progress.gradient
+    losses, errors, rates = progress.loss_curve, progress.mean_absolute_error, update.learning_rates
+    check_plain_writable("parameters", parameters, 1, None)
+    check_writable_int64("progress.cursor", cursor, 1, None)
+    check_writable_float64("progress.sums", sums, 1, None)
+    check_plain_writable("progress.gradient", gradient, 1, parameters)
+    check_writable_float64("progress.loss_curve", losses, 1, None)
+    check_writable_float64("progress.mean_absolute_error", errors, 1, None)
+    check_float64("update.learning_rates", rates, 1, None)
+    size, batch_size = layout_size(layout), objective.batch_size
+    check_update(update, parameters, size)
+    require(cursor.size == N_POSITIONS, "progress.cursor must have {} elements; got {}", (N_POSITIONS, cursor.size))
+    require(sums.size == N_SUMS, "progress.sums must have {} elements; got {}", (N_SUMS, sums.size))
+    require(
+        gradient.size == size, "progress.gradient must have {} elements, as layout says; got {}", (size, gradient.size)
+    )
+    n_epochs, first = cursor[STOP_EPOCH], cursor[FIRST_ORDERED_EPOCH]
+    require(
+        order.shape[0] == 0 or (first <= cursor[EPOCH] and n_epochs - first <= order.shape[0]),
+        "samples.order must have a row for each epoch from the cursor's first ordered one, {}, to the stop epoch, {}; "
+        "got shape {}",
+        (first, n_epochs, order.shape),
+    )
+    require(
+        least(least(losses.size, errors.size), rates.size) >= n_epochs,
+        "progress.loss_curve, progress.mean_absolute_error and update.learning_rates must have {} elements, one for "
+        "each epoch up to the stop epoch; got {}, {} and {}",
+        (n_epochs, losses.size, errors.size, rates.size),
+    )
+    require(batch_size >= 1, "objective.batch_size must be at least 1; got {}", (batch_size,))
 
 
 @jit
@@ -112,7 +185,20 @@ def forward(layout, parameters, x, out):
     >>> forward(network.layout, network.parameter_buffer, np.array([[1.0, 10.0]]), np.empty((1, 1)))
     array([[33.]])
     """
-    _check_forward(layout, parameters, x, out)
+    _check_parameters(layout, parameters)
+    check_plain("x", x, 2, parameters)
+    check_writable("out", out, 2, None)
+    n_samples, n_inputs, n_outputs = x.shape[0], layout[0, N_INPUTS], layout[layout.shape[0] - 1, N_OUTPUTS]
+    require(
+        x.shape[1] == n_inputs,
+        "x must have {} columns, one for each input of the network; got shape {}",
+        (n_inputs, x.shape),
+    )
+    require(
+        out.shape == (n_samples, n_outputs),
+        "out must have shape {}, a row for each row of x and a column for each output; got {}",
+        ((n_samples, n_outputs), out.shape),
+    )
     needs, memory = needs_of(layout, parameters, x.shape[0]), nowhere(pointer(parameters))
     if needs.size > 0:
         memory = reserve(memory, needs.size)
@@ -131,8 +217,8 @@ def forward_finite(layout, parameters, x, out, workspace, rows_at_once, cores, n
     So many threads take a piece of so many rows each, one after the other, and of a piece that is not finite write
     nothing. Where the workspace, an array of the parameters' dtype, is too small, nothing is written either, and minus
     the number of elements that it has to have is returned. A few rows need none. ``cores`` is as for `train_together`.
+    That the arrays fit together `fastnet.Network.predict` has seen to.
     """
-    _check_forward(layout, parameters, x, out)
     needs = needs_of(layout, parameters, least(rows_at_once, x.shape[0]))
     if workspace.size < n_threads * needs.size:
         return -n_threads * needs.size
@@ -147,16 +233,6 @@ def forward_finite(layout, parameters, x, out, workspace, rows_at_once, cores, n
 def finite(values):
     """Whether all numbers of a (size,) array are finite."""
     return all_finite(pointer(values), values.size)
-
-
-@jit_inline
-def _check_forward(layout, parameters, x, out):
-    """Refuse arrays that do not fit together."""
-    check_dtypes(parameters, x)
-    if parameters.size < layout_size(layout):
-        raise ValueError("parameters must have the size of the layout")
-    if x.shape[1] != layout[0, N_INPUTS] or out.shape != (x.shape[0], layout[layout.shape[0] - 1, N_OUTPUTS]):
-        raise ValueError("x and out must have a column for each input and output of the network, and as many rows")
 
 
 @jit
@@ -207,9 +283,10 @@ def gradient(layout, parameters, samples, objective, out):
     array([ 32., 320.])
     """
     _check_samples(layout, parameters, samples)
-    check_dtypes(parameters, out)
-    if out.size != parameters.size:
-        raise ValueError("out must have the size of the parameters")
+    check_plain_writable("out", out, 1, parameters)
+    require(
+        out.size == parameters.size, "out must have {} elements, as parameters; got {}", (parameters.size, out.size)
+    )
     data, n_samples, n_inputs = pointer(parameters), samples.x.shape[0], samples.x.shape[1]
     block_rows = least(n_samples, BLOCK_ROWS)
     parts = parts_of(pointer(layout), layout.shape[0], data, block_rows, 0, n_samples, 1)
@@ -220,7 +297,7 @@ def gradient(layout, parameters, samples, objective, out):
     team = alone(data)
     net = make_net(pointer(layout), layout.shape[0], data, parts, block_rows, memory, team)
     fill(net, block_rows, n_samples)
-    rows, result = losses.rows_of(samples, net.natural, False), destination(out)
+    rows, result = rows_of(samples, net.natural, False), destination(out)
     total = 0.0
     for low in range(0, n_samples, BLOCK_ROWS):
         n_rows = least(BLOCK_ROWS, n_samples - low)
@@ -262,7 +339,7 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
         loss was not finite, which has changed no parameter, or at the epoch after which a parameter was not.
     """
     _check_samples(layout, parameters, samples)
-    _check_records(layout, objective, update, progress)
+    _check_records(layout, parameters, samples.order, objective, update, progress)
     workspace = np.empty(workspace_parts(layout, parameters, samples, objective, 1).end, parameters.dtype)
     # Who is alone waits for nobody and has all shares.
     nothing = np.empty(0, np.int64)
@@ -285,8 +362,8 @@ def train_together(
     parts = workspace_parts(layout, parameters, samples, objective, n_threads)
     if workspace.size < most(parts.end, 1):
         return -parts.end
-    rows = losses.rows_of(samples, pointer(samples.order), samples.order.shape[0] > 0)
-    state, records = optimizers.state_of(update, parameters.size), records_of(update, progress)
+    rows = rows_of(samples, pointer(samples.order), samples.order.shape[0] > 0)
+    state, records = state_of(update, parameters.size), records_of(update, progress)
     # Pointers, for to hand arrays on takes longer to compile.
     network, shared = (pointer(layout), layout.shape[0], pointer(parameters)), (pointer(workspace), pointer(board))
     arguments = network, rows, objective, state, records, parts, shared, n_blocks

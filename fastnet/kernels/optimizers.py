@@ -9,10 +9,18 @@ from math import sqrt
 from typing import Any, NamedTuple
 
 from fastnet import contract
-from fastnet.contract import ADAM, RMSPROP, RPROP
+from fastnet.contract import ADAM, LEAST_SLOTS, N_SETTINGS, RMSPROP, RPROP
+from fastnet.kernels.checks import (
+    check_float64,
+    check_int64,
+    check_plain,
+    check_plain_writable,
+    check_writable_float64,
+    require,
+)
 from fastnet.kernels.formulas import optimizers as formulas
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.memory import check_dtypes, destination, lanes_of, load, pointer, splat, store
+from fastnet.kernels.memory import destination, lanes_of, load, pointer, splat, store
 from fastnet.kernels.products import entry, layout_size
 from fastnet.kernels.simd import staged
 
@@ -162,6 +170,28 @@ def count_step(state):
         state.powers[1] *= state.settings[contract.ADAM_BETA_2]
 
 
+@jit_inline
+def check_update(update, parameters, size):
+    """Refuse an optimizer of which arrays are too small."""
+    kind, settings, slots, powers = update.kind, update.settings, update.slots, update.powers
+    check_float64("update.settings", settings, 1, None)
+    check_plain_writable("update.slots", slots, 2, parameters)
+    check_writable_float64("update.powers", powers, 1, None)
+    require(kind >= 0 and kind <= RPROP, "update.kind must be a code from 0 to {}; got {}", (RPROP, kind))
+    n_settings, least_slots = N_SETTINGS[kind], LEAST_SLOTS[kind]
+    require(
+        settings.size == n_settings,
+        "update.settings must have {} elements, those of the optimizer; got {}",
+        (n_settings, settings.size),
+    )
+    require(
+        slots.shape[0] >= least_slots and slots.shape[1] == size,
+        "update.slots must have at least {} rows, those of the optimizer, and {} columns, as layout says; got shape {}",
+        (least_slots, size, slots.shape),
+    )
+    require(powers.size == 2, "update.powers must have 2 elements; got {}", (powers.size,))
+
+
 @jit
 def step(layout, parameters, gradient, batch_weight, objective, update, learning_rate):
     """Change ``parameters`` and the optimizer's state in place, from the summed gradient of a batch.
@@ -201,11 +231,13 @@ def step(layout, parameters, gradient, batch_weight, objective, update, learning
     array([[1.5],
            [2.5]])
     """
-    check_dtypes(parameters, gradient)
-    check_dtypes(parameters, update.slots)
-    size = layout_size(layout)
-    if parameters.size != size or gradient.size != size or update.slots.shape[1] != size:
-        raise ValueError("parameters, gradient and state must have the size of the layout")
+    check_int64("layout", layout, 2, None)
+    check_plain_writable("parameters", parameters, 1, None)
+    check_plain("gradient", gradient, 1, parameters)
+    size, n_parameters, n_gradient = layout_size(layout), parameters.size, gradient.size
+    require(n_parameters == size, "parameters must have {} elements, as layout says; got {}", (size, n_parameters))
+    require(n_gradient == size, "gradient must have {} elements, as layout says; got {}", (size, n_gradient))
+    check_update(update, parameters, size)
     table, weights, state = pointer(layout), destination(parameters), state_of(update, parameters.size)
     scale, rate = scale_of(objective, batch_weight), rate_of(state, learning_rate)
     # Weights, then biases, of each layer: one place where a step is taken, because it is a lot of code.

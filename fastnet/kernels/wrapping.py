@@ -104,8 +104,10 @@ class _Wrapper:
         state = self._python("PyEval_SaveThread", _OBJECT)
         status, result = self.context.call_conv.call_function(builder, kernel, fndesc.restype, kinds, values)
         self._python("PyEval_RestoreThread", ir.VoidType(), state)
+        # Kernels of the runtime raise nothing: arrays are looked at before they get there.
         with builder.if_then(status.is_error, likely=False):
-            self._raise(status.excinfoptr)
+            self._python("PyErr_BadInternalCall", ir.VoidType())
+            builder.ret(ir.Constant(_OBJECT, None))
         builder.ret(self._boxed(fndesc.restype, result))
 
     def _python(self, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
@@ -174,18 +176,6 @@ class _Wrapper:
         if kind == types.int64:
             return self._python("PyLong_FromLongLong", _OBJECT, value)
         raise TypeError(f"no kernel that the runtime loads can return {kind}")
-
-    def _raise(self, information: ir.Value) -> None:
-        """Raise what the kernel has raised, by `fastnet.runtime.errors.raise_pickled`."""
-        builder = self.builder
-        exception = builder.load(information)
-        pickled, size = builder.extract_value(exception, 0), builder.extract_value(exception, 1)
-        data = self._python("PyBytes_FromStringAndSize", _OBJECT, pickled, builder.sext(size, INTP))
-        module = self._python("PyImport_ImportModule", _OBJECT, self._text("fastnet.runtime.errors"))
-        name = self._python("PyUnicode_FromString", _OBJECT, self._text("raise_pickled"))
-        kind = ir.FunctionType(_OBJECT, [_OBJECT] * 2, var_arg=True)
-        call = cgutils.get_or_insert_function(builder.module, kind, "PyObject_CallMethodObjArgs")
-        builder.ret(builder.call(call, [module, name, data, ir.Constant(_OBJECT, None)]))
 
 
 class _FillingWrapper(_Wrapper):

@@ -50,7 +50,7 @@ def forward(activation: int, z: Array, arithmetic: ModuleType = exact) -> Array:
         case contract.SOFTMAX:
             terms = arithmetic.exp(z - z.max(axis=-1, keepdims=True))
             return terms / arithmetic.sum_in_order(terms)
-    raise ValueError(f"activation must be a code from 0 to {contract.SOFTMAX}, not {activation!r}")
+    raise ValueError(f"activation must be a code from 0 to {contract.SOFTMAX}; got {activation}")
 
 
 def log_softmax(z: Array, arithmetic: ModuleType = exact) -> Array:
@@ -86,4 +86,4 @@ def backward(activation: int, error: Array, z: Array, a: Array, arithmetic: Modu
             return error * a
         case contract.SOFTMAX:
             return a * (error - arithmetic.sum_in_order(error * a))
-    raise ValueError(f"activation must be a code from 0 to {contract.SOFTMAX}, not {activation!r}")
+    raise ValueError(f"activation must be a code from 0 to {contract.SOFTMAX}; got {activation}")

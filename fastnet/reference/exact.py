@@ -168,8 +168,6 @@ def _ordered_sum(a: Array, b: Array, start: Array) -> Array:
 
     It is a loop of `fma` over the terms, whose products are prepared many at a time.
     """
-    if a.shape[-1] != b.shape[-2]:
-        raise ValueError("the matrices' inner sizes differ")
     n_axes = max(a.ndim, b.ndim)
     a = a.reshape((1,) * (n_axes - a.ndim) + a.shape)
     b = b.reshape((1,) * (n_axes - b.ndim) + b.shape)
@@ -201,22 +199,31 @@ def _add_products(left: Array, right: Array, total: Array) -> Array:
 
 def matmul(a: Array, b: Array) -> Array:
     """a @ b, every sum from +0 over the inner index in order."""
+    if b.shape[-2] != a.shape[-1]:
+        raise ValueError(f"b must have {a.shape[-1]} rows, one for each column of a; got {b.shape[-2]}")
     stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     return _ordered_sum(a, b, np.zeros((*stack, a.shape[-2], b.shape[-1]), a.dtype))
 
 
 def affine(x: Array, weights: Array, bias: Array | None) -> Array:
     """x @ weights + bias, every sum from the bias (or +0) over the inputs in order."""
+    (n_inputs, n_outputs), n_columns = weights.shape[-2:], x.shape[-1]
+    if n_inputs != n_columns:
+        raise ValueError(f"weights must have {n_columns} rows, one for each column of x; got {n_inputs}")
     if bias is None:
         return matmul(x, weights)
-    if bias.shape[-1] != weights.shape[-1]:
-        raise ValueError("bias must have one element for each column of weights")
+    n_biases = bias.shape[-1]
+    if n_biases != n_outputs:
+        raise ValueError(f"bias must have {n_outputs} elements, one for each column of weights; got {n_biases}")
     start = np.broadcast_to(bias[..., None, :], (*bias.shape[:-1], x.shape[-2], weights.shape[-1]))
     return _ordered_sum(x, weights, start)
 
 
 def back_projection(delta: Array, weights: Array) -> Array:
     """delta @ weights.T, every sum from +0 over the outputs in order."""
+    n_outputs, n_columns = weights.shape[-1], delta.shape[-1]
+    if n_outputs != n_columns:
+        raise ValueError(f"weights must have {n_columns} columns, one for each column of delta; got {n_outputs}")
     return matmul(delta, np.swapaxes(weights, -1, -2))
 
 
@@ -227,21 +234,22 @@ def transpose(a: Array) -> Array:
 
 def multiply(a: Array, b: Array) -> Array:
     """a * b, element by element, for matrices of one shape."""
-    check_shapes(a, b)
+    if a.shape[-2:] != b.shape[-2:]:
+        raise ValueError(f"a and b must be of one shape; got {a.shape[-2:]} and {b.shape[-2:]}")
     return a * b
 
 
-def check_shapes(*matrices: Array) -> None:
+def check_shapes(first: Array, second: Array, third: Array) -> None:
     """Refuse matrices of different shapes; NumPy would stretch one of them. Leading axes may differ."""
-    if any(matrix.shape[-2:] != matrices[0].shape[-2:] for matrix in matrices):
-        raise ValueError("the matrices' shapes differ")
+    shapes = [matrix.shape[-2:] for matrix in (first, second, third)]
+    if len(set(shapes)) > 1:
+        raise ValueError("matrices must be of one shape; got {}, {} and {}".format(*shapes))
 
 
-def check_dtypes(*arrays: Array) -> None:
-    """Refuse arrays of different dtypes, as kernels do when they are compiled."""
-    for array in arrays[1:]:
-        if array.dtype != arrays[0].dtype:
-            raise TypeError(f"arrays must be of one dtype; got {arrays[0].dtype} and {array.dtype}")
+def check_dtype(name: str, array: Array, dtype: np.dtype[np.floating]) -> None:
+    """Refuse an array of another dtype, as kernels do when they are compiled."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must be an array of {dtype}; got one of {array.dtype}")
 
 
 def _row_blocks(n_rows: int) -> Sequence[slice]:
@@ -250,8 +258,9 @@ def _row_blocks(n_rows: int) -> Sequence[slice]:
 
 def weight_gradient(x: Array, delta: Array) -> Array:
     """x.T @ delta over the rows in order: a sum from +0 for each block of 256, then the blocks in order."""
-    if x.shape[-2] != delta.shape[-2]:
-        raise ValueError("x and delta must have the same number of rows")
+    n_samples, n_rows = x.shape[-2], delta.shape[-2]
+    if n_rows != n_samples:
+        raise ValueError(f"delta must have {n_samples} rows, one for each row of x; got {n_rows}")
     sums = [matmul(np.swapaxes(x[..., rows, :], -1, -2), delta[..., rows, :]) for rows in _row_blocks(x.shape[-2])]
     return _add_in_order(sums)
 
@@ -263,6 +272,10 @@ def bias_gradient(delta: Array) -> Array:
 
 def weighted_row_sum(values: Array, weights: Array) -> Array:
     """The rows of ``values`` times their weights, summed in the blocks of `weight_gradient`."""
+    if len(weights) != values.shape[-2]:
+        raise ValueError(
+            f"weights must have {values.shape[-2]} elements, one for each row of values; got {len(weights)}"
+        )
     column = np.broadcast_to(weights[:, None], (*values.shape[:-2], len(weights), 1))
     return weight_gradient(column, values)[..., 0, :]
 

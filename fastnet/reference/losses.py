@@ -61,7 +61,7 @@ def loss(
         case contract.QUANTILE:
             d = y - a
             return np.where(d > 0, setting * d, (setting - 1.0) * d)
-    raise ValueError(f"loss must be a code from 0 to {contract.QUANTILE}, not {loss!r}")
+    raise ValueError(f"loss must be a code from 0 to {contract.QUANTILE}; got {loss}")
 
 
 def delta(
@@ -95,4 +95,4 @@ def _error(loss: int, parameter: float, a: Array, y: Array) -> Array:
             return np.where(d > setting, setting, np.where(d < -setting, -setting, d))
         case contract.QUANTILE:
             return np.where(d > 0, 1.0 - setting, np.where(d < 0, -setting, d))
-    raise ValueError(f"loss must be a code from 0 to {contract.QUANTILE}, not {loss!r}")
+    raise ValueError(f"loss must be a code from 0 to {contract.QUANTILE}; got {loss}")

@@ -39,6 +39,26 @@ def layout_size(layout: np.ndarray) -> int:
     return int(max(end, last[contract.BIAS] + last[contract.STRIDE]))
 
 
+def check_update(update: Update, parameters: Array, size: int) -> None:
+    """Refuse an optimizer of which arrays are too small."""
+    kind, settings, slots, powers, _ = update
+    exact.check_dtype("update.slots", slots, parameters.dtype)
+    if not contract.SGD <= kind <= contract.RPROP:
+        raise ValueError(f"update.kind must be a code from 0 to {contract.RPROP}; got {kind}")
+    n_settings, least_slots, shape = contract.N_SETTINGS[kind], contract.LEAST_SLOTS[kind], slots.shape[-2:]
+    if settings.size != n_settings:
+        raise ValueError(
+            f"update.settings must have {n_settings} elements, those of the optimizer; got {settings.size}"
+        )
+    if shape[0] < least_slots or shape[1] != size:
+        raise ValueError(
+            f"update.slots must have at least {least_slots} rows, those of the optimizer, and {size} columns, as "
+            f"layout says; got shape {shape}"
+        )
+    if powers.size != 2:
+        raise ValueError(f"update.powers must have 2 elements; got {powers.size}")
+
+
 def step(
     layout: np.ndarray,
     parameters: Array,
@@ -64,9 +84,13 @@ def step(
     learning_rate : float
         The rate of this epoch.
     """
-    exact.check_dtypes(parameters, gradient, update.slots)
-    if {parameters.shape[-1], gradient.shape[-1], update.slots.shape[-1]} != {layout_size(layout)}:
-        raise ValueError("parameters, gradient and state must have the size of the layout")
+    exact.check_dtype("gradient", gradient, parameters.dtype)
+    size = layout_size(layout)
+    if parameters.shape[-1] != size:
+        raise ValueError(f"parameters must have {size} elements, as layout says; got {parameters.shape[-1]}")
+    if gradient.shape[-1] != size:
+        raise ValueError(f"gradient must have {size} elements, as layout says; got {gradient.shape[-1]}")
+    check_update(update, parameters, size)
     dtype = parameters.dtype.type
     scale = dtype(1.0)
     if objective.mean:
