@@ -119,7 +119,7 @@ def main(request: str) -> None:
     """Count, and print a line for each workload."""
     from fastnet.bench.peers import PEERS
     from fastnet.bench.peers.base import UnsupportedError
-    from fastnet.bench.workloads import case_names, get_workloads
+    from fastnet.bench.workloads import Training, case_names, get_workloads
 
     name, cases, dtypes, quick = json.loads(request)
     peer, tracer = PEERS[name], Tracer()
@@ -127,7 +127,10 @@ def main(request: str) -> None:
         return
     if cases is not None:
         cases = [case for case in cases if case in case_names()]
-    for workload in get_workloads(cases, dtypes, quick):
+    # A step allocates as much in short trainings; a line for each allocation of PyTorch's takes minutes in long ones.
+    short = {one.key: one for one in get_workloads(cases, dtypes, quick=True) if isinstance(one, Training)}
+    for one in get_workloads(cases, dtypes, quick):
+        workload = short.get(one.key, one)
         try:
             own, _ = workload.variant(peer)
             prepared = own.prepare(peer)
