@@ -123,7 +123,7 @@ class Samples(NamedTuple):
 
     #: (n_samples, n_inputs), C-contiguous.
     x: NDArray[np.floating]
-    #: (n_samples, stride of the output layer), C-contiguous, zero beyond the outputs.
+    #: (n_samples, n_outputs), C-contiguous.
     y: NDArray[np.floating]
     #: (n_samples,) factors of the samples' losses.
     weight: NDArray[np.floating]

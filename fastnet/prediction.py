@@ -141,7 +141,7 @@ def fit_output_layer(network: Network, X: ArrayLike, y: ArrayLike, backend: str 
         raise ValueError("X must give finite outputs of the layers below the last; some are NaN or infinite")
     if network.bias:
         terms = np.column_stack([terms, np.ones(len(terms))])
-    targets = samples.y[:, : network.n_outputs].astype(np.float64)
+    targets = samples.y.astype(np.float64)
     solution = np.linalg.lstsq(terms, targets, rcond=None)[0]
     with np.errstate(over="ignore"):
         solution = solution.astype(network.dtype)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastnet import contract
 from fastnet.contract import Samples
-from fastnet.layout import aligned_zeros, filled
+from fastnet.layout import filled
 from fastnet.network import Network
 from fastnet.validation import all_finite, check_array
 
@@ -70,17 +70,11 @@ def check_samples(
     """
     x = check_inputs(network, X, is_finite)
     has_labels = loss == contract.CROSS_ENTROPY and network.n_outputs > 1 and _is_flat(y)
-    targets = _check_labels(y, network.n_outputs) if has_labels else _check_targets(network, y, loss)
+    targets = _check_labels(network, y) if has_labels else _check_targets(network, y, loss)
     if len(targets) != len(x):
         raise ValueError(f"X and y must have as many samples; got {len(x)} and {len(targets)}")
-    stride = int(network.layout[-1, contract.STRIDE])
-    padded = aligned_zeros((len(x), stride), network.dtype)
-    if has_labels:
-        padded.reshape(-1)[np.arange(0, padded.size, stride) + targets] = 1.0
-    else:
-        padded[:, : network.n_outputs] = targets
     weight = _check_weight(network, sample_weight, len(x))
-    return Samples(x, padded, weight, np.empty((0, len(x)), np.int64))
+    return Samples(x, targets, weight, np.empty((0, len(x)), np.int64))
 
 
 def _check_targets(network: Network, y: ArrayLike, loss: int) -> NDArray[np.floating]:
@@ -119,7 +113,9 @@ def _is_flat(y: ArrayLike) -> bool:
         return False
 
 
-def _check_labels(y: ArrayLike, n_classes: int) -> NDArray[np.intp]:
+def _check_labels(network: Network, y: ArrayLike) -> NDArray[np.floating]:
+    """Targets of 1 for each sample's class and 0 for the others."""
+    n_classes = network.n_outputs
     is_integer = type(y) is np.ndarray and y.dtype.kind in "iu" and y.size > 0
     labels: NDArray[Any] = np.asarray(y) if is_integer else check_array("y", y, np.float64, 1)
     if labels.min() < 0 or labels.max() >= n_classes or not (is_integer or (labels == np.floor(labels)).all()):
@@ -129,7 +125,9 @@ def _check_labels(y: ArrayLike, n_classes: int) -> NDArray[np.intp]:
             f"y must hold labels from 0 to {n_classes - 1}; got {labels[first]:g} at index {first} "
             f"and {np.count_nonzero(wrong)} such labels in all"
         )
-    return labels.astype(np.intp, copy=False)
+    targets = np.zeros((len(labels), n_classes), network.dtype)
+    targets.reshape(-1)[np.arange(0, targets.size, n_classes) + labels.astype(np.intp, copy=False)] = 1.0
+    return targets
 
 
 def _check_weight(network: Network, sample_weight: Any, n_samples: int) -> NDArray[np.floating]:

@@ -21,7 +21,7 @@ from fastnet.reference import network as reference
 from fastnet.reference import optimizers as reference_optimizers
 
 NETWORK = Network([3, 2]).initialize(seed=0)
-SIZE, STRIDE = NETWORK.parameter_buffer.size, int(NETWORK.layout[-1, contract.STRIDE])
+SIZE = NETWORK.parameter_buffer.size
 
 
 def of(*shape: int) -> np.ndarray:
@@ -117,7 +117,7 @@ def records(**changes: Any) -> tuple[Any, ...]:
     cursor[contract.STOP_EPOCH] = 2
     parameters = changes.pop("parameters", of(SIZE))
     given = (
-        Samples(x=of(4, 3), y=of(4, STRIDE), weight=np.ones(4), order=np.zeros((2, 4), np.int64)),
+        Samples(x=of(4, 3), y=of(4, 2), weight=np.ones(4), order=np.zeros((2, 4), np.int64)),
         Objective(contract.SQUARED_ERROR, 0.0, mean=True, l2=0.0, batch_size=4),
         Update(contract.SGD, settings=of(2), slots=of(0, SIZE), powers=np.ones(2), learning_rates=of(2)),
         Progress(cursor, of(contract.N_SUMS), gradient=of(SIZE), loss_curve=of(2), mean_absolute_error=of(2)),
@@ -180,11 +180,8 @@ RECORDS = [
     ),
     (
         call_train,
-        {"y": of(4, 2)},
-        (
-            f"samples.y must have shape (4, {STRIDE}), a row for each row of samples.x, as wide as the last layer's; "
-            "got (4, 2)"
-        ),
+        {"y": of(4, 8)},
+        "samples.y must have shape (4, 2), a row for each row of samples.x and a column for each output; got (4, 8)",
     ),
     (call_gradient, {"weight": of(3)}, "samples.weight must have 4 elements, one for each row of samples.x; got 3"),
     (

@@ -39,7 +39,7 @@ def normal(dtype: str, *shape: int) -> np.ndarray:
 
 def samples_of(network: Network, n_rows: int) -> Samples:
     """Samples in their own order, of which the first output is the right one."""
-    y = np.zeros((n_rows, network.layout[-1, contract.STRIDE]), network.dtype)
+    y = np.zeros((n_rows, network.n_outputs), network.dtype)
     y[:, 0] = 1
     x = normal(network.dtype.name, n_rows, network.n_inputs)
     return Samples(x, y, np.ones(n_rows, network.dtype), np.empty((0, n_rows), np.int64))

@@ -87,10 +87,8 @@ class Problem:
             smooth = np.flatnonzero(self._distance_from_kinks(buffer, x, y) > 0.05)[: self.n_samples]
             if len(smooth) < self.n_samples:
                 continue
-            padded = np.zeros((self.n_samples, self.layout[-1, contract.STRIDE]))
-            padded[:, : y.shape[1]] = y[smooth]
             weight = rng.uniform(0.5, 2.0, self.n_samples)
-            return buffer, Samples(x[smooth], padded, weight, np.empty((0, self.n_samples), np.int64))
+            return buffer, Samples(x[smooth], y[smooth], weight, np.empty((0, self.n_samples), np.int64))
         raise AssertionError(self)
 
     @property

@@ -23,9 +23,7 @@ xor = np.array([0, 1, 1, 0])
 networks = [Network([2, 8, 1], "tanh", "sigmoid").initialize(seed=seed) for seed in range(8)]
 layout, adam = networks[0].layout, Adam(0.05)
 
-y = np.zeros((4, layout[-1, contract.STRIDE]))  # a target for each output, then zeros
-y[:, 0] = xor
-samples = Samples(X, y, weight=np.ones(4), order=np.empty((0, 4), np.int64))
+samples = Samples(X, y=xor[:, None].astype(np.float64), weight=np.ones(4), order=np.empty((0, 4), np.int64))
 objective = Objective(contract.BINARY_CROSS_ENTROPY, parameter=0.0, mean=True, l2=0.0, batch_size=4)
 parameters = np.stack([network.parameter_buffer for network in networks])
 no_slots = adam.initial_slots(parameters.shape[1], parameters.dtype)

@@ -16,7 +16,7 @@ from fastnet.kernels.activations import backward, join_padded, log_softmax, soft
 from fastnet.kernels.checks import check_array, require
 from fastnet.kernels.formulas import activations, arithmetic, losses
 from fastnet.kernels.jit import jit, jit_inline
-from fastnet.kernels.memory import keep_first, lanes_of, load, pointer, splat, start, store
+from fastnet.kernels.memory import keep_first, lanes_of, load, load_first, pointer, splat, start, store
 from fastnet.kernels.simd import Lanes, absolute, fma, plus, staged
 
 __all__ = ["delta", "loss"]
@@ -78,16 +78,16 @@ class SampleRows(NamedTuple):
     order: Any
     n_samples: int
     n_inputs: int
+    #: Elements from one row of y to the next.
+    y_row: int
     is_ordered: bool
 
 
 @jit_inline
 def rows_of(samples, order, is_ordered):
     """The pointers of samples in an order."""
-    n_samples, n_inputs = samples.x.shape
-    return SampleRows(
-        pointer(samples.x), pointer(samples.y), pointer(samples.weight), order, n_samples, n_inputs, is_ordered
-    )
+    x, y, weight = pointer(samples.x), pointer(samples.y), pointer(samples.weight)
+    return SampleRows(x, y, weight, order, samples.x.shape[0], samples.x.shape[1], samples.y.shape[1], is_ordered)
 
 
 @jit_inline
@@ -107,7 +107,7 @@ def output_rows(objective, output, samples, first_row, low, high):
         for unit in range(0, stride, lanes):
             offset = row * stride + unit
             inputs, outputs = load(buffer, output.z + offset), load(buffer, output.a + offset)
-            targets = load(samples.y, sample * stride + unit)
+            targets = load_first(samples.y, sample * samples.y_row + unit, n_units - unit)
             store(buffer, output.losses + offset, _loss(case, parameters, inputs, outputs, targets))
             store(buffer, output.distances + offset, _distance(outputs, targets))
             error = _error(case, parameters, outputs, targets)

@@ -7,6 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastnet.contract import VECTOR_BYTES
@@ -248,6 +249,34 @@ def load(typing_context, pointer, index):
 
 
 @intrinsic
+def load_first(typing_context, pointer, index, count):
+    """`load` where only the first ``count`` elements are read, and the other lanes are +0: at the end of an array."""
+    vector = Vector(pointer.dtype)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        data, index, count = values
+        kind = context.get_value_type(vector)
+        address = builder.bitcast(builder.gep(data, [index]), kind.as_pointer())
+        mask, zeros = first_lanes(builder, count, kind.count), ir.Constant(kind, None)
+        name = f"llvm.masked.load.v{kind.count}f{8 * _element_bytes(kind)}.p0"
+        parameters = [address.type, INT32, mask.type, kind]
+        masked_load = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, parameters), name)
+        return builder.call(masked_load, [address, ir.Constant(INT32, _element_bytes(kind)), mask, zeros])
+
+    return vector(pointer, types.intp, types.intp), codegen
+
+
+def first_lanes(builder: ir.IRBuilder, count: ir.Value, lanes: int) -> ir.Value:
+    """For each lane, whether it is one of the first ``count``."""
+    # Numbers as wide as the lanes, which one comparison of a vector is enough for.
+    number = ir.IntType(8 * VECTOR_BYTES // lanes)
+    positions = ir.Constant(ir.VectorType(number, lanes), [ir.Constant(number, lane) for lane in range(lanes)])
+    if number.width < count.type.width:
+        count = builder.trunc(count, number)
+    return builder.icmp_signed("<", positions, broadcast(builder, count, lanes))
+
+
+@intrinsic
 def store(typing_context, pointer, index, value):
     """Store a vector ``index`` elements on."""
 
@@ -356,11 +385,8 @@ def keep_first(typing_context, vector, count):
     """The first ``count`` lanes, and +0 in the others."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-        lanes = vector.lanes
-        positions = ir.Constant(ir.VectorType(INTP, lanes), [ir.Constant(INTP, lane) for lane in range(lanes)])
-        kept = builder.icmp_signed("<", positions, broadcast(builder, values[1], lanes))
         x = Lanes(builder, values[0])
-        return builder.select(kept, x.value, x.constant(0.0))
+        return builder.select(first_lanes(builder, values[1], vector.lanes), x.value, x.constant(0.0))
 
     return vector(vector, types.intp), codegen
 

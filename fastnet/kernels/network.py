@@ -84,16 +84,16 @@ def _check_samples(layout, parameters, samples):
     check_plain("samples.y", y, 2, parameters)
     check_plain("samples.weight", weight, 1, parameters)
     check_int64("samples.order", order, 2, None)
-    n_samples, n_inputs, stride = x.shape[0], layout[0, N_INPUTS], layout[layout.shape[0] - 1, STRIDE]
+    n_samples, n_inputs, n_outputs = x.shape[0], layout[0, N_INPUTS], layout[layout.shape[0] - 1, N_OUTPUTS]
     require(
         x.shape[1] == n_inputs,
         "samples.x must have {} columns, one for each input of the network; got shape {}",
         (n_inputs, x.shape),
     )
     require(
-        y.shape == (n_samples, stride),
-        "samples.y must have shape {}, a row for each row of samples.x, as wide as the last layer's; got {}",
-        ((n_samples, stride), y.shape),
+        y.shape == (n_samples, n_outputs),
+        "samples.y must have shape {}, a row for each row of samples.x and a column for each output; got {}",
+        ((n_samples, n_outputs), y.shape),
     )
     require(
         weight.size == n_samples,
@@ -273,8 +273,7 @@ def gradient(layout, parameters, samples, objective, out):
     >>> from fastnet import Network, contract
     >>> from fastnet.contract import Objective, Samples
     >>> network = Network.from_arrays([[[2.0], [3.0]]])
-    >>> y = np.zeros((1, network.layout[-1, contract.STRIDE]))
-    >>> samples = Samples(np.array([[1.0, 10.0]]), y, np.ones(1), np.empty((0, 1), np.int64))
+    >>> samples = Samples(np.array([[1.0, 10.0]]), np.zeros((1, 1)), np.ones(1), np.empty((0, 1), np.int64))
     >>> objective = Objective(contract.SQUARED_ERROR, 0.0, True, 0.0, 1)
     >>> out = np.zeros_like(network.parameter_buffer)
     >>> gradient(network.layout, network.parameter_buffer, samples, objective, out)

@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fastnet import contract
-from fastnet.contract import BIAS, N_INPUTS, STRIDE, VECTOR_BYTES, WEIGHTS
+from fastnet.contract import BIAS, N_INPUTS, N_OUTPUTS, STRIDE, VECTOR_BYTES, WEIGHTS
 from fastnet.kernels import losses, optimizers, regions, signatures, training, workspace
 from fastnet.kernels.jit import jit_entry, jit_inline
 from fastnet.kernels.memory import pointer
@@ -192,8 +192,8 @@ class _Scope:
 
     def samples(self, n_rows: int, samples: Any, first: ir.Value) -> Any:
         """The rows of samples from one on, in registers, numbered from 0."""
-        plan, stride = self.plan, self.plan.layers[-1][STRIDE]
-        n_inputs = plan.layers[0][N_INPUTS]
+        plan, n_inputs = self.plan, self.plan.layers[0][N_INPUTS]
+        n_outputs, width = plan.layers[-1][N_OUTPUTS], plan.parts["sums"][0][1]
         x, y, weight = self.registers(), self.registers(), self.registers()
         for row in range(n_rows):
             sample = ir.Constant(INTP, row) if plan.is_whole else self.builder.add(first, ir.Constant(INTP, row))
@@ -202,11 +202,17 @@ class _Scope:
             x_row = self.moved(samples.x, self.builder.mul(sample, ir.Constant(INTP, n_inputs)))
             for column in range(n_inputs):
                 x.elements[row * n_inputs + column] = (self.sample(self.moved(x_row, column)), None)
-            y_row = self.moved(samples.y, self.builder.mul(sample, ir.Constant(INTP, stride)))
-            y.store(row * stride, Lanes(self.builder, self.sample(y_row, plan.parts["sums"][0][1])))
+            y_row = self.moved(samples.y, self.builder.mul(sample, ir.Constant(INTP, n_outputs)))
+            if n_outputs == width:
+                y.store(row * plan.whole, Lanes(self.builder, self.sample(y_row, width)))
+            else:
+                for unit in range(width):
+                    target = (self.sample(self.moved(y_row, unit)), None) if unit < n_outputs else None
+                    y.elements[row * plan.whole + unit] = target
             if plan.weighted:
                 weight.elements[row] = (self.sample(self.moved(samples.weight, sample)), None)
-        return losses.SampleRows(x, y, weight if plan.weighted else _Ones(), _Here(), n_rows, n_inputs, plan.ordered)
+        weights, sizes = weight if plan.weighted else _Ones(), (n_rows, n_inputs, plan.whole)
+        return losses.SampleRows(x, y, weights, _Here(), *sizes, plan.ordered)
 
     def interleave(self) -> None:
         """Put what was emitted in order."""

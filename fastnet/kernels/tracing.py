@@ -310,6 +310,7 @@ def _converted(number: Lanes, element: ir.Type) -> Lanes:
 #: Helpers and intrinsics whose twin is not their own code.
 _TWINS: dict[Any, Any] = {
     memory.load: lambda data, index: data.load(index),
+    memory.load_first: lambda data, index, count: data.load(index),
     memory.store: lambda data, index, value: data.store(index, value),
     # Staged formulas broadcast by themselves, each row's number to the row.
     memory.splat: lambda data, number: number,

@@ -88,7 +88,8 @@ def train_part(arguments, thread, n_threads):
         fill(net, block_rows, 0 if rows.is_ordered else rows.n_samples)
     wait(team)
     order = rows.order if rows.is_ordered else net.natural
-    in_order = losses.SampleRows(rows.x, rows.y, rows.weight, order, rows.n_samples, rows.n_inputs, rows.is_ordered)
+    sizes = rows.n_samples, rows.n_inputs, rows.y_row
+    in_order = losses.SampleRows(rows.x, rows.y, rows.weight, order, *sizes, rows.is_ordered)
     return run(net, in_order, objective, state, records, team, n_blocks)
 
 

@@ -95,15 +95,16 @@ def _check_samples(layout: np.ndarray, parameters: Array, samples: Samples) -> N
     x, y, weight, order = samples
     for name in ("x", "y", "weight"):
         exact.check_dtype(f"samples.{name}", getattr(samples, name), parameters.dtype)
-    n_samples, n_inputs, stride = len(x), layout[0, contract.N_INPUTS], layout[-1, contract.STRIDE]
+    n_samples, n_inputs = len(x), layout[0, contract.N_INPUTS]
+    desired = n_samples, int(layout[-1, contract.N_OUTPUTS])
     if x.shape[1] != n_inputs:
         raise ValueError(
             f"samples.x must have {n_inputs} columns, one for each input of the network; got shape {x.shape}"
         )
-    if y.shape != (n_samples, stride):
+    if y.shape != desired:
         raise ValueError(
-            f"samples.y must have shape {(n_samples, int(stride))}, a row for each row of samples.x, as wide as the "
-            f"last layer's; got {y.shape}"
+            f"samples.y must have shape {desired}, a row for each row of samples.x and a column for each output; "
+            f"got {y.shape}"
         )
     if weight.size != n_samples:
         raise ValueError(
@@ -170,7 +171,7 @@ def _add_block(
         inputs.append(arithmetic.affine(outputs[-1], weights, bias))
         outputs.append(activations.forward(activation, inputs[-1], arithmetic))
 
-    y, weight = samples.y[rows, : network[-1][0].shape[-1]], samples.weight[rows]
+    y, weight = samples.y[rows], samples.weight[rows]
     of_output = (objective.loss, network[-1][2], objective.parameter, inputs[-1], outputs[-1], y, arithmetic)
     loss = _sum_units(arithmetic.weighted_row_sum(losses.loss(*of_output), weight))
     error = _sum_units(arithmetic.bias_gradient(np.abs(outputs[-1] - y)))

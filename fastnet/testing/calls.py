@@ -146,7 +146,7 @@ def _network(source: Source) -> tuple[NDArray[np.int64], Array, Samples]:
     """A layout, parameters, and samples, more than a block of them."""
     layout = make_layout(_SIZES, _ACTIVATIONS, True, source.dtype)
     n_samples = contract.BLOCK_ROWS + 4
-    y = np.zeros((n_samples, layout[-1, contract.STRIDE]), source.dtype)
+    y = np.zeros((n_samples, _SIZES[-1]), source.dtype)
     y[np.arange(n_samples), source.random.randint(0, 2, n_samples)] = 1
     weight = source.random.uniform(0.5, 2, n_samples).astype(source.dtype)
     order = np.stack([source.random.permutation(n_samples) for _ in range(2)]).astype(np.int64)
