@@ -125,8 +125,12 @@ def _check_labels(network: Network, y: ArrayLike) -> NDArray[np.floating]:
             f"y must hold labels from 0 to {n_classes - 1}; got {labels[first]:g} at index {first} "
             f"and {np.count_nonzero(wrong)} such labels in all"
         )
+    labels = labels.astype(np.intp, copy=False)
+    if n_classes <= len(labels):
+        # To copy rows takes a third of the time that single elements take.
+        return np.eye(n_classes, dtype=network.dtype).take(labels, axis=0)
     targets = np.zeros((len(labels), n_classes), network.dtype)
-    targets.reshape(-1)[np.arange(0, targets.size, n_classes) + labels.astype(np.intp, copy=False)] = 1.0
+    targets[np.arange(len(labels)), labels] = 1.0
     return targets
 
 

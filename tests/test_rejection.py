@@ -372,6 +372,13 @@ class TestAccepted:
         other.fit(X, np.eye(2)[LABELS].tolist(), loss="cross_entropy", epochs=2, backend=backend)
         assert one == other
 
+    def test_labels_of_more_classes_than_samples(self):
+        one, other = (Network([3, 4, 9], output_activation="softmax").initialize(0) for _ in range(2))
+        labels = [0, 8, 3, 3, 5, 0]
+        one.fit(X, labels, loss="cross_entropy", epochs=2)
+        other.fit(X, np.eye(9)[labels], loss="cross_entropy", epochs=2)
+        assert one == other
+
     def test_probabilities(self):
         for rounded in (PROBABILITIES, PROBABILITIES.round(2), PROBABILITIES.astype(np.float16)):
             network("softmax").fit(X, rounded, loss="cross_entropy", epochs=1, backend="numpy")
