@@ -8,30 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastnet.contract import (
-    BIAS,
-    BLOCK_ROWS,
-    EPOCH,
-    FIRST_ORDERED_EPOCH,
-    N_INPUTS,
-    N_OUTPUTS,
-    N_POSITIONS,
-    N_SUMS,
-    STOP_EPOCH,
-    STRIDE,
-)
+from fastnet.contract import BIAS, BLOCK_ROWS, N_INPUTS, N_OUTPUTS, STRIDE
 from fastnet.kernels import signatures
-from fastnet.kernels.checks import (
-    check_float64,
-    check_int64,
-    check_plain,
-    check_plain_writable,
-    check_writable,
-    check_writable_float64,
-    check_writable_int64,
-    require,
-)
-from fastnet.kernels.jit import jit, jit_entry, jit_inline
+from fastnet.kernels.checks import check_plain, check_plain_writable, check_writable, require
+from fastnet.kernels.jit import jit, jit_entry
 from fastnet.kernels.losses import rows_of
 from fastnet.kernels.memory import (
     destination,
@@ -45,7 +25,7 @@ from fastnet.kernels.memory import (
     reserve,
     stack_memory,
 )
-from fastnet.kernels.optimizers import check_update, state_of
+from fastnet.kernels.optimizers import state_of
 from fastnet.kernels.prediction import (
     N_COUNTS,
     NEXT_PIECE,
@@ -55,7 +35,8 @@ from fastnet.kernels.prediction import (
     forward_pieces,
     needs_of,
 )
-from fastnet.kernels.products import entry, layout_size, row_sum, view
+from fastnet.kernels.products import entry, row_sum, view
+from fastnet.kernels.records import check_parameters, check_records, check_samples
 from fastnet.kernels.regions import all_finite, first_region, layer_gradient, sum_block
 from fastnet.kernels.starting import call_together
 from fastnet.kernels.team import alone
@@ -63,91 +44,6 @@ from fastnet.kernels.training import records_of, train_part, workspace_parts
 from fastnet.kernels.workspace import DELTA_PLANE, fill, make_net, parts_of, place
 
 __all__ = ["forward", "gradient", "train"]
-
-
-@jit_inline
-def _check_parameters(layout, parameters):
-    check_int64("layout", layout, 2, None)
-    check_plain("parameters", parameters, 1, None)
-    size = layout_size(layout)
-    require(
-        parameters.size >= size, "parameters must have {} elements, as layout says; got {}", (size, parameters.size)
-    )
-
-
-@jit_inline
-def _check_samples(layout, parameters, samples):
-    """Refuse arrays that do not fit together: pointers would lead past their ends."""
-    _check_parameters(layout, parameters)
-    x, y, weight, order = samples.x, samples.y, samples.weight, samples.order
-    check_plain("samples.x", x, 2, parameters)
-    check_plain("samples.y", y, 2, parameters)
-    check_plain("samples.weight", weight, 1, parameters)
-    check_int64("samples.order", order, 2, None)
-    n_samples, n_inputs, n_outputs = x.shape[0], layout[0, N_INPUTS], layout[layout.shape[0] - 1, N_OUTPUTS]
-    require(
-        x.shape[1] == n_inputs,
-        "samples.x must have {} columns, one for each input of the network; got shape {}",
-        (n_inputs, x.shape),
-    )
-    require(
-        y.shape == (n_samples, n_outputs),
-        "samples.y must have shape {}, a row for each row of samples.x and a column for each output; got {}",
-        ((n_samples, n_outputs), y.shape),
-    )
-    require(
-        weight.size == n_samples,
-        "samples.weight must have {} elements, one for each row of samples.x; got {}",
-        (n_samples, weight.size),
-    )
-    require(
-        order.shape[1] == n_samples,
-        "samples.order must have {} columns, one for each row of samples.x; got shape {}",
-        (n_samples, order.shape),
-    )
-    for epoch in range(order.shape[0]):
-        for column in range(n_samples):
-            row = order[epoch, column]
-            require(
-                row >= 0 and row < n_samples,
-                "samples.order must hold numbers of rows of samples.x, from 0 to {}; got {}",
-                (n_samples - 1, row),
-            )
-
-
-@jit_inline
-def _check_records(layout, parameters, order, objective, update, progress):
-    """Refuse records of other sizes than the layout and the epochs have."""
-    cursor, sums, gradient = progress.cursor, progress.sums, progress.gradient
-    losses, errors, rates = progress.loss_curve, progress.mean_absolute_error, update.learning_rates
-    check_plain_writable("parameters", parameters, 1, None)
-    check_writable_int64("progress.cursor", cursor, 1, None)
-    check_writable_float64("progress.sums", sums, 1, None)
-    check_plain_writable("progress.gradient", gradient, 1, parameters)
-    check_writable_float64("progress.loss_curve", losses, 1, None)
-    check_writable_float64("progress.mean_absolute_error", errors, 1, None)
-    check_float64("update.learning_rates", rates, 1, None)
-    size, batch_size = layout_size(layout), objective.batch_size
-    check_update(update, parameters, size)
-    require(cursor.size == N_POSITIONS, "progress.cursor must have {} elements; got {}", (N_POSITIONS, cursor.size))
-    require(sums.size == N_SUMS, "progress.sums must have {} elements; got {}", (N_SUMS, sums.size))
-    require(
-        gradient.size == size, "progress.gradient must have {} elements, as layout says; got {}", (size, gradient.size)
-    )
-    n_epochs, first = cursor[STOP_EPOCH], cursor[FIRST_ORDERED_EPOCH]
-    require(
-        order.shape[0] == 0 or (first <= cursor[EPOCH] and n_epochs - first <= order.shape[0]),
-        "samples.order must have a row for each epoch from the cursor's first ordered one, {}, to the stop epoch, {}; "
-        "got shape {}",
-        (first, n_epochs, order.shape),
-    )
-    require(
-        least(least(losses.size, errors.size), rates.size) >= n_epochs,
-        "progress.loss_curve, progress.mean_absolute_error and update.learning_rates must have {} elements, one for "
-        "each epoch up to the stop epoch; got {}, {} and {}",
-        (n_epochs, losses.size, errors.size, rates.size),
-    )
-    require(batch_size >= 1, "objective.batch_size must be at least 1; got {}", (batch_size,))
 
 
 @jit
@@ -185,7 +81,7 @@ def forward(layout, parameters, x, out):
     >>> forward(network.layout, network.parameter_buffer, np.array([[1.0, 10.0]]), np.empty((1, 1)))
     array([[33.]])
     """
-    _check_parameters(layout, parameters)
+    check_parameters(layout, parameters)
     check_plain("x", x, 2, parameters)
     check_writable("out", out, 2, None)
     n_samples, n_inputs, n_outputs = x.shape[0], layout[0, N_INPUTS], layout[layout.shape[0] - 1, N_OUTPUTS]
@@ -281,7 +177,7 @@ def gradient(layout, parameters, samples, objective, out):
     >>> out[:: network.layout[0, contract.STRIDE]]
     array([ 32., 320.])
     """
-    _check_samples(layout, parameters, samples)
+    check_samples(layout, parameters, samples)
     check_plain_writable("out", out, 1, parameters)
     require(
         out.size == parameters.size, "out must have {} elements, as parameters; got {}", (parameters.size, out.size)
@@ -337,8 +233,8 @@ def train(layout, parameters, samples, objective, update, progress, n_blocks):
         ``FINISHED``, ``PAUSED`` or ``NOT_FINITE``. In the last case the cursor stays in the batch whose
         loss was not finite, which has changed no parameter, or at the epoch after which a parameter was not.
     """
-    _check_samples(layout, parameters, samples)
-    _check_records(layout, parameters, samples.order, objective, update, progress)
+    check_samples(layout, parameters, samples)
+    check_records(layout, parameters, samples.order, objective, update, progress)
     workspace = np.empty(workspace_parts(layout, parameters, samples, objective, 1).end, parameters.dtype)
     # Who is alone waits for nobody and has all shares.
     nothing = np.empty(0, np.int64)

@@ -9,19 +9,13 @@ from math import sqrt
 from typing import Any, NamedTuple
 
 from fastnet import contract
-from fastnet.contract import ADAM, LEAST_SLOTS, N_SETTINGS, RMSPROP, RPROP
-from fastnet.kernels.checks import (
-    check_float64,
-    check_int64,
-    check_plain,
-    check_plain_writable,
-    check_writable_float64,
-    require,
-)
+from fastnet.contract import ADAM, RMSPROP, RPROP
+from fastnet.kernels.checks import check_int64, check_plain, check_plain_writable, require
 from fastnet.kernels.formulas import optimizers as formulas
 from fastnet.kernels.jit import jit, jit_inline
 from fastnet.kernels.memory import destination, lanes_of, load, pointer, splat, store
 from fastnet.kernels.products import entry, layout_size
+from fastnet.kernels.records import check_update
 from fastnet.kernels.simd import staged
 
 __all__ = ["step"]
@@ -168,28 +162,6 @@ def count_step(state):
     if state.kind == ADAM:
         state.powers[0] *= state.settings[contract.ADAM_BETA_1]
         state.powers[1] *= state.settings[contract.ADAM_BETA_2]
-
-
-@jit_inline
-def check_update(update, parameters, size):
-    """Refuse an optimizer of which arrays are too small."""
-    kind, settings, slots, powers = update.kind, update.settings, update.slots, update.powers
-    check_float64("update.settings", settings, 1, None)
-    check_plain_writable("update.slots", slots, 2, parameters)
-    check_writable_float64("update.powers", powers, 1, None)
-    require(kind >= 0 and kind <= RPROP, "update.kind must be a code from 0 to {}; got {}", (RPROP, kind))
-    n_settings, least_slots = N_SETTINGS[kind], LEAST_SLOTS[kind]
-    require(
-        settings.size == n_settings,
-        "update.settings must have {} elements, those of the optimizer; got {}",
-        (n_settings, settings.size),
-    )
-    require(
-        slots.shape[0] >= least_slots and slots.shape[1] == size,
-        "update.slots must have at least {} rows, those of the optimizer, and {} columns, as layout says; got shape {}",
-        (least_slots, size, slots.shape),
-    )
-    require(powers.size == 2, "update.powers must have 2 elements; got {}", (powers.size,))
 
 
 @jit

@@ -14,6 +14,7 @@ from fastnet import contract
 from fastnet.contract import Objective, Progress, Samples, Update
 from fastnet.reference import activations, exact, losses, optimizers
 from fastnet.reference.exact import Array
+from fastnet.reference.records import check_parameters, check_records, check_samples
 
 __all__ = ["forward", "gradient", "train"]
 
@@ -40,7 +41,7 @@ def forward(layout: np.ndarray, parameters: Array, x: Array, out: Array, arithme
     x : (n_samples, n_inputs) array
     out : (..., n_samples, n_outputs) array
     """
-    _check_parameters(layout, parameters)
+    check_parameters(layout, parameters)
     exact.check_dtype("x", x, parameters.dtype)
     n_inputs, desired = layout[0, contract.N_INPUTS], (len(x), int(layout[-1, contract.N_OUTPUTS]))
     if x.shape[1] != n_inputs:
@@ -70,7 +71,7 @@ def gradient(
     Neither the penalty nor the reduction to a mean is applied; `fastnet.reference.optimizers.step`
     does both. ``out`` is laid out like ``parameters``.
     """
-    _check_samples(layout, parameters, samples)
+    check_samples(layout, parameters, samples)
     exact.check_dtype("out", out, parameters.dtype)
     if out.shape != parameters.shape:
         raise ValueError(f"out must have {parameters.shape[-1]} elements, as parameters; got {out.shape[-1]}")
@@ -81,73 +82,6 @@ def gradient(
             block_loss, _ = _add_block(layout, parameters, samples, objective, rows, low == 0, out, arithmetic)
             total = total + block_loss
     return total
-
-
-def _check_parameters(layout: np.ndarray, parameters: Array) -> None:
-    size, n_elements = optimizers.layout_size(layout), parameters.shape[-1]
-    if n_elements < size:
-        raise ValueError(f"parameters must have {size} elements, as layout says; got {n_elements}")
-
-
-def _check_samples(layout: np.ndarray, parameters: Array, samples: Samples) -> None:
-    """Refuse arrays that do not fit together, as the kernels do."""
-    _check_parameters(layout, parameters)
-    x, y, weight, order = samples
-    for name in ("x", "y", "weight"):
-        exact.check_dtype(f"samples.{name}", getattr(samples, name), parameters.dtype)
-    n_samples, n_inputs = len(x), layout[0, contract.N_INPUTS]
-    desired = n_samples, int(layout[-1, contract.N_OUTPUTS])
-    if x.shape[1] != n_inputs:
-        raise ValueError(
-            f"samples.x must have {n_inputs} columns, one for each input of the network; got shape {x.shape}"
-        )
-    if y.shape != desired:
-        raise ValueError(
-            f"samples.y must have shape {desired}, a row for each row of samples.x and a column for each output; "
-            f"got {y.shape}"
-        )
-    if weight.size != n_samples:
-        raise ValueError(
-            f"samples.weight must have {n_samples} elements, one for each row of samples.x; got {weight.size}"
-        )
-    if order.shape[1] != n_samples:
-        raise ValueError(
-            f"samples.order must have {n_samples} columns, one for each row of samples.x; got shape {order.shape}"
-        )
-    outside = order[(order < 0) | (order >= n_samples)]
-    if outside.size:
-        raise ValueError(
-            f"samples.order must hold numbers of rows of samples.x, from 0 to {n_samples - 1}; got {outside[0]}"
-        )
-
-
-def _check_records(
-    layout: np.ndarray, parameters: Array, order: np.ndarray, objective: Objective, update: Update, progress: Progress
-) -> None:
-    """Refuse records of other sizes than the layout and the epochs have."""
-    cursor, sums, gradient, *_ = progress
-    size = optimizers.layout_size(layout)
-    optimizers.check_update(update, parameters, size)
-    if cursor.size != contract.N_POSITIONS:
-        raise ValueError(f"progress.cursor must have {contract.N_POSITIONS} elements; got {cursor.size}")
-    if len(sums) != contract.N_SUMS:
-        raise ValueError(f"progress.sums must have {contract.N_SUMS} elements; got {len(sums)}")
-    if gradient.shape[-1] != size:
-        raise ValueError(f"progress.gradient must have {size} elements, as layout says; got {gradient.shape[-1]}")
-    n_epochs, first = cursor[contract.STOP_EPOCH], cursor[contract.FIRST_ORDERED_EPOCH]
-    if len(order) and (first > cursor[contract.EPOCH] or n_epochs - first > len(order)):
-        raise ValueError(
-            f"samples.order must have a row for each epoch from the cursor's first ordered one, {first}, to the stop "
-            f"epoch, {n_epochs}; got shape {order.shape}"
-        )
-    curves = (progress.loss_curve, progress.mean_absolute_error, update.learning_rates)
-    if min(map(len, curves)) < n_epochs:
-        raise ValueError(
-            f"progress.loss_curve, progress.mean_absolute_error and update.learning_rates must have {n_epochs} "
-            "elements, one for each epoch up to the stop epoch; got {}, {} and {}".format(*map(len, curves))
-        )
-    if objective.batch_size < 1:
-        raise ValueError(f"objective.batch_size must be at least 1; got {objective.batch_size}")
 
 
 def _add_block(
@@ -242,8 +176,8 @@ def train(
         ``FINISHED``, ``PAUSED`` or ``NOT_FINITE``. In the last case the cursor stays in the batch whose
         loss was not finite, which has changed no parameter, or at the epoch after which a parameter was not.
     """
-    _check_samples(layout, parameters, samples)
-    _check_records(layout, parameters, samples.order, objective, update, progress)
+    check_samples(layout, parameters, samples)
+    check_records(layout, parameters, samples.order, objective, update, progress)
     cursor, sums = progress.cursor, progress.sums
     n_samples = len(samples.x)
     with np.errstate(all="ignore"):

@@ -15,6 +15,7 @@ from fastnet import contract
 from fastnet.contract import Objective, Update
 from fastnet.reference import exact
 from fastnet.reference.exact import Array
+from fastnet.reference.records import check_update, layout_size
 
 __all__ = ["step"]
 
@@ -30,33 +31,6 @@ class _Operands(NamedTuple):
     #: The learning rate with Adam's bias corrections.
     rate: float
     arithmetic: ModuleType
-
-
-def layout_size(layout: np.ndarray) -> int:
-    """The size of the buffers that a layout describes."""
-    last = layout[-1]
-    end = last[contract.WEIGHTS] + last[contract.N_INPUTS] * last[contract.STRIDE]
-    return int(max(end, last[contract.BIAS] + last[contract.STRIDE]))
-
-
-def check_update(update: Update, parameters: Array, size: int) -> None:
-    """Refuse an optimizer of which arrays are too small."""
-    kind, settings, slots, powers, _ = update
-    exact.check_dtype("update.slots", slots, parameters.dtype)
-    if not contract.SGD <= kind <= contract.RPROP:
-        raise ValueError(f"update.kind must be a code from 0 to {contract.RPROP}; got {kind}")
-    n_settings, least_slots, shape = contract.N_SETTINGS[kind], contract.LEAST_SLOTS[kind], slots.shape[-2:]
-    if settings.size != n_settings:
-        raise ValueError(
-            f"update.settings must have {n_settings} elements, those of the optimizer; got {settings.size}"
-        )
-    if shape[0] < least_slots or shape[1] != size:
-        raise ValueError(
-            f"update.slots must have at least {least_slots} rows, those of the optimizer, and {size} columns, as "
-            f"layout says; got shape {shape}"
-        )
-    if powers.size != 2:
-        raise ValueError(f"update.powers must have 2 elements; got {powers.size}")
 
 
 def step(
