@@ -193,7 +193,7 @@ class _Scope:
     def samples(self, n_rows: int, samples: Any, first: ir.Value) -> Any:
         """The rows of samples from one on, in registers, numbered from 0."""
         plan, n_inputs = self.plan, self.plan.layers[0][N_INPUTS]
-        n_outputs, width = plan.layers[-1][N_OUTPUTS], plan.parts["sums"][0][1]
+        n_outputs = plan.layers[-1][N_OUTPUTS]
         x, y, weight = self.registers(), self.registers(), self.registers()
         for row in range(n_rows):
             sample = ir.Constant(INTP, row) if plan.is_whole else self.builder.add(first, ir.Constant(INTP, row))
@@ -203,14 +203,11 @@ class _Scope:
             for column in range(n_inputs):
                 x.elements[row * n_inputs + column] = (self.sample(self.moved(x_row, column)), None)
             y_row = self.moved(samples.y, self.builder.mul(sample, ir.Constant(INTP, n_outputs)))
-            if n_outputs == width:
-                y.store(row * plan.whole, Lanes(self.builder, self.sample(y_row, width)))
-            else:
-                for unit in range(width):
-                    target = (self.sample(self.moved(y_row, unit)), None) if unit < n_outputs else None
-                    y.elements[row * plan.whole + unit] = target
+            for unit in range(n_outputs):
+                y.elements[row * plan.whole + unit] = (self.sample(self.moved(y_row, unit)), None)
             if plan.weighted:
                 weight.elements[row] = (self.sample(self.moved(samples.weight, sample)), None)
+        y.pad(0, n_rows, n_outputs, plan.whole)
         weights, sizes = weight if plan.weighted else _Ones(), (n_rows, n_inputs, plan.whole)
         return losses.SampleRows(x, y, weights, _Here(), *sizes, plan.ordered)
 
