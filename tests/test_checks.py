@@ -252,7 +252,7 @@ TYPES = [
     (
         linear.matmul,
         (of(2), of(2, 2)),
-        "a must be a matrix of float32 or float64; got a C-contiguous array of float64 with 1 axes",
+        "a must be a matrix of float32 or float64; got a C-contiguous array of float64 with 1 axis",
     ),
     (
         linear.matmul,
@@ -286,13 +286,13 @@ RECORDS_OF_TYPES = [
         {"out": READ_ONLY},
         (
             "out must be a writable C-contiguous vector of float64; got a read-only C-contiguous array of "
-            "float64 with 1 axes"
+            "float64 with 1 axis"
         ),
     ),
     (
         call_gradient,
         {"y": of(4)},
-        "samples.y must be a C-contiguous matrix of float64; got a C-contiguous array of float64 with 1 axes",
+        "samples.y must be a C-contiguous matrix of float64; got a C-contiguous array of float64 with 1 axis",
     ),
     (
         call_train,

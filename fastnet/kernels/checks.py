@@ -98,7 +98,7 @@ def _words(*words: str) -> str:
 def _described(kind: types.Type) -> str:
     if isinstance(kind, types.Array):
         words = "" if kind.mutable else "read-only", "C-contiguous" if kind.layout == "C" else ""
-        return _words(*words, f"array of {kind.dtype} with {kind.ndim} axes")
+        return _words(*words, f"array of {kind.dtype} with {kind.ndim} {'axis' if kind.ndim == 1 else 'axes'}")
     return "a list" if isinstance(kind, types.List) else str(kind)
 
 
