@@ -81,7 +81,7 @@ def check_samples(layout, parameters, samples):
 
 @jit_inline
 def check_update(update, parameters, size):
-    """Refuse an optimizer of which arrays are too small."""
+    """Refuse an optimizer whose arrays are not of the sizes that it needs."""
     kind, settings, slots, powers = update.kind, update.settings, update.slots, update.powers
     check_float64("update.settings", settings, 1, None)
     check_plain_writable("update.slots", slots, 2, parameters)

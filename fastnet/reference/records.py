@@ -57,7 +57,7 @@ def check_samples(layout: np.ndarray, parameters: Array, samples: Samples) -> No
 
 
 def check_update(update: Update, parameters: Array, size: int) -> None:
-    """Refuse an optimizer of which arrays are too small."""
+    """Refuse an optimizer whose arrays are not of the sizes that it needs."""
     kind, settings, slots, powers, _ = update
     exact.check_dtype("update.slots", slots, parameters.dtype)
     if not contract.SGD <= kind <= contract.RPROP:
