@@ -56,7 +56,7 @@ BUILDING_BLOCKS = {
     "simd",
 }
 BUILDING_BLOCKS |= {"signatures", "small", "spans", "stages", "starting", "team", "tiles", "tracing", "workspace"}
-BUILDING_BLOCKS |= {"training", "wrapping"}
+BUILDING_BLOCKS |= {"scope", "training", "wrapping"}
 #: `orders` has its twin in NumPy: `test_orders` compares them.
 BUILDING_BLOCKS |= {"orders"}
 
